@@ -1,0 +1,18 @@
+//! `darner drop`.
+
+use crate::{args::Drop, context::Context, error::Result, print};
+
+pub(crate) fn run(context: &Context, args: &Drop) -> Result<()> {
+    // To open a store for writing would make one.
+    context.read_store()?.table(&args.table)?;
+    let store = context.open_store()?;
+    let mut transaction = store.begin()?;
+    transaction.drop_table(&args.table)?;
+    let version = transaction.commit()?;
+    context.close_store(store);
+    print::note(
+        context,
+        format_args!("{}: dropped as version {version}", args.table),
+    );
+    Ok(())
+}

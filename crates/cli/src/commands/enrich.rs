@@ -1,0 +1,184 @@
+//! `darner enrich`.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use darner_engine::{
+    Encoding, EnrichReport, Enrichment, Error, JoinSpec, Sink, SinkOptions, Sinks, SourceOptions,
+    StarJoin, Written, create, load_dimension, open_all,
+};
+use darner_store::Store;
+use indicatif::{HumanBytes, HumanCount};
+
+use crate::{
+    args::Enrich,
+    context::Context,
+    error::Result,
+    files::{check_outputs, input_paths, source_options},
+    print,
+    report::Report,
+};
+
+/// One enrichment, from the command line or from a job.
+pub(crate) struct Plan {
+    /// What to call it on the progress line.
+    pub(crate) name: String,
+    pub(crate) inputs: Vec<PathBuf>,
+    pub(crate) source_options: SourceOptions,
+    pub(crate) select: Option<Vec<String>>,
+    pub(crate) joins: Vec<JoinSpec>,
+    pub(crate) encoding: Encoding,
+    pub(crate) output: PathBuf,
+    pub(crate) sink_options: SinkOptions,
+    pub(crate) unmatched: Option<PathBuf>,
+    pub(crate) report: Option<PathBuf>,
+    pub(crate) max_miss_rate: Option<f64>,
+}
+
+/// What an enrichment has done.
+pub(crate) struct Done {
+    pub(crate) report: Report,
+    pub(crate) written: Written,
+    pub(crate) num_unmatched: u64,
+    pub(crate) seconds: f64,
+}
+
+pub(crate) fn run(context: &Context, args: &Enrich) -> Result<()> {
+    let mut sink_options = SinkOptions::default();
+    sink_options.format = args.format;
+    let joins = args
+        .joins
+        .iter()
+        .map(|text| JoinSpec::parse(text))
+        .collect::<Result<_, _>>()?;
+    let plan = Plan {
+        name: "enrich".to_owned(),
+        inputs: input_paths(&args.files)?,
+        source_options: source_options(&args.input)?,
+        select: args.select.clone(),
+        joins,
+        encoding: args.encoding.into(),
+        output: args.output.clone(),
+        sink_options,
+        unmatched: args.unmatched.clone(),
+        report: args.report.clone(),
+        max_miss_rate: args.max_miss_rate,
+    };
+    let store = context.read_store()?;
+    let done = execute(context, &store, &plan)?;
+    say(context, &plan, &done)
+}
+
+/// Says what was done, the joins line by line.
+pub(crate) fn say(context: &Context, plan: &Plan, done: &Done) -> Result<()> {
+    let is_stdout = plan.output.as_os_str() == "-";
+    if context.json && !is_stdout {
+        return print::result(done.report.to_json()?);
+    }
+    let target = if is_stdout {
+        "standard output".into()
+    } else {
+        plan.output.display().to_string()
+    };
+    print::note(
+        context,
+        format_args!(
+            "{}: {} rows read, {} written to {target} ({}) in {:.2} s",
+            plan.name,
+            HumanCount(done.report.rows_read),
+            HumanCount(done.report.rows_written),
+            HumanBytes(done.written.num_bytes),
+            done.seconds
+        ),
+    );
+    for line in done.report.lines() {
+        print::note(context, line);
+    }
+    if let Some(path) = &plan.unmatched {
+        print::note(
+            context,
+            format_args!(
+                "  {} unmatched rows written to {}",
+                HumanCount(done.num_unmatched),
+                path.display()
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Reads the dimensions, then the facts, and writes the output. Without success there is no output.
+pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<Done> {
+    let outputs = std::iter::once(&plan.output)
+        .chain(&plan.unmatched)
+        .chain(&plan.report);
+    let outputs: Vec<&Path> = outputs.map(PathBuf::as_path).collect();
+    check_outputs(&context.store_dir, &plan.inputs, &outputs)?;
+    let (control, bar) = context.control(&plan.name);
+    let mut source = open_all(plan.inputs.clone(), &plan.source_options)?;
+    let mut joins = Vec::with_capacity(plan.joins.len());
+    for spec in &plan.joins {
+        let columns = payload(spec);
+        let dimension = load_dimension(&store.table(&spec.table)?, columns.as_deref())?;
+        joins.push((spec.clone(), Arc::new(dimension)));
+    }
+    let join = StarJoin::new(
+        source.schema(),
+        plan.select.as_deref(),
+        joins,
+        plan.encoding,
+    )?;
+    let mut enrichment = Enrichment::new(join);
+    if plan.unmatched.is_some() {
+        enrichment = enrichment.with_unmatched()?;
+    }
+    let mut output = create(
+        &plan.output,
+        enrichment.join().output_schema(),
+        &plan.sink_options,
+    )?;
+    let mut unmatched: Option<Box<dyn Sink>> =
+        match (&plan.unmatched, enrichment.unmatched_schema()) {
+            (Some(path), Some(schema)) => Some(create(path, schema, &SinkOptions::default())?),
+            _ => None,
+        };
+    let mut sinks = Sinks {
+        output: &mut *output,
+        unmatched: None,
+    };
+    if let Some(unmatched) = &mut unmatched {
+        sinks.unmatched = Some(&mut **unmatched);
+    }
+    let report: EnrichReport = enrichment.run(&mut *source, &mut sinks, &control)?;
+    let report = Report::from(&report);
+    // The unmatched rows and the report are what somebody wants to see when the gate was not met.
+    let num_unmatched = match unmatched {
+        Some(unmatched) => unmatched.finish()?.num_rows,
+        None => 0,
+    };
+    if let Some(path) = &plan.report {
+        std::fs::write(path, format!("{}\n", report.to_json()?))
+            .map_err(|error| Error::io(format!("cannot write `{}`", path.display()), error))?;
+    }
+    report.check_miss_rate(plan.max_miss_rate, &plan.output)?;
+    let written = output.finish()?;
+    Ok(Done {
+        report,
+        written,
+        num_unmatched,
+        seconds: bar.finish(),
+    })
+}
+
+/// The payload columns that a join needs: all, unless it selects some.
+fn payload(spec: &JoinSpec) -> Option<Vec<String>> {
+    use darner_engine::JoinKind::{Anti, Semi};
+    if matches!(spec.kind, Semi | Anti) {
+        return Some(Vec::new());
+    }
+    spec.select
+        .as_ref()
+        .map(|columns| columns.iter().map(|c| c.column.clone()).collect())
+}

@@ -1,0 +1,94 @@
+//! What every command needs: the store, the threads, how to print.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use darner_engine::{Control, Error, ErrorKind};
+use darner_store::{Store, StoreOptions};
+
+use crate::{args::Args, error::Result, print, progress::Bar};
+
+/// The settings of this run of the program.
+pub(crate) struct Context {
+    pub(crate) store_dir: PathBuf,
+    pub(crate) num_threads: usize,
+    pub(crate) quiet: bool,
+    pub(crate) json: bool,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Context {
+    pub(crate) fn new(args: &Args, cancel: Arc<AtomicBool>) -> Result<Self> {
+        let mut builder = rayon::ThreadPoolBuilder::new();
+        if let Some(num_threads) = args.threads {
+            builder = builder.num_threads(num_threads.get());
+        }
+        builder.build_global().map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "cannot start threads").with_source(error)
+        })?;
+        Ok(Self {
+            store_dir: args.store.clone(),
+            num_threads: rayon::current_num_threads(),
+            quiet: args.quiet,
+            json: args.json,
+            cancel,
+        })
+    }
+
+    /// The same with another store: a job names its own.
+    pub(crate) fn with_store(&self, store_dir: &Path) -> Self {
+        Self {
+            store_dir: store_dir.to_owned(),
+            num_threads: self.num_threads,
+            quiet: self.quiet,
+            json: self.json,
+            cancel: Arc::clone(&self.cancel),
+        }
+    }
+
+    pub(crate) fn open_store(&self) -> Result<Store> {
+        Ok(Store::open(&self.store_dir, StoreOptions::default())?)
+    }
+
+    /// Whether there is a store to add to.
+    pub(crate) fn has_store(&self) -> bool {
+        self.store_dir.join("CURRENT").exists()
+    }
+
+    /// Ends the use of a store. What was committed stays committed, whatever happens here.
+    pub(crate) fn close_store(&self, store: Store) {
+        if let Err(error) = store.close() {
+            print::warning(
+                self,
+                "all is committed, but the log could not be cleared",
+                &error,
+            );
+        }
+    }
+
+    pub(crate) fn read_store(&self) -> Result<Store> {
+        let store = Store::open_read_only(&self.store_dir).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                Error::not_found(format!(
+                    "no store in `{}`; name it with --store, or make one with darner load",
+                    self.store_dir.display()
+                ))
+            } else {
+                error
+            }
+        })?;
+        Ok(store)
+    }
+
+    /// Stops long work on a signal, and shows on a terminal how far it has come.
+    pub(crate) fn control(&self, what: &str) -> (Control, Bar) {
+        let bar = Bar::new(what, self.quiet);
+        let watch = bar.clone();
+        let control = Control::default()
+            .with_cancel(Arc::clone(&self.cancel))
+            .with_watch(move |progress| watch.update(progress));
+        (control, bar)
+    }
+}

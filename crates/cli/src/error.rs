@@ -1,0 +1,50 @@
+//! How a command fails, and with which exit code.
+
+use std::process::ExitCode;
+
+use darner_engine::{Error, ErrorKind};
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something went wrong.
+    Error(Error),
+    /// A gate such as `--max-miss-rate` was not met.
+    Gate(String),
+    /// Standard output was closed by its reader.
+    ClosedPipe,
+}
+
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    /// 1 failed, 2 wrong usage, 3 not found, 4 gate not met; 130 as after an interrupt.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Gate(_) => 4,
+            Self::ClosedPipe => 0,
+            Self::Error(error) => match error.kind() {
+                ErrorKind::Invalid => 2,
+                ErrorKind::NotFound => 3,
+                ErrorKind::Cancelled => 130,
+                _ => 1,
+            },
+        })
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            if cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+            {
+                return Self::ClosedPipe;
+            }
+            source = cause.source();
+        }
+        Self::Error(error)
+    }
+}

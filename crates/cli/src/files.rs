@@ -1,0 +1,205 @@
+//! Inputs and outputs as the command line and jobs name them.
+
+use std::path::{Path, PathBuf};
+
+use arrow_array::RecordBatch;
+use arrow_cast::pretty::pretty_format_batches;
+use arrow_schema::{DataType, SchemaRef};
+use darner_engine::{
+    CsvOptions, Error, ErrorKind, Format, Sink, SinkOptions, SourceOptions, create, expand,
+    parse_data_type,
+};
+use darner_store::Store;
+
+use crate::{
+    args::{Input, Output, RowFormat},
+    context::Context,
+    error::Result,
+    print,
+};
+
+/// The most rows that are printed as a table: its column widths depend on all of them.
+const TABLE_ROWS_MAX: usize = 100_000;
+
+/// The options that an input was given.
+pub(crate) fn source_options(input: &Input) -> Result<SourceOptions> {
+    let mut options = SourceOptions::default();
+    options.format = input.input_format;
+    options.csv = CsvOptions {
+        delimiter: input.delimiter,
+        ..CsvOptions::default()
+    };
+    options.csv.null_text.extend(input.null.iter().cloned());
+    for declared in &input.types {
+        let (column, data_type) = declared.split_once('=').ok_or_else(|| {
+            Error::invalid(format!("a type is declared as COL=TYPE: got=`{declared}`"))
+        })?;
+        options
+            .types
+            .push((column.trim().to_owned(), parse_data_type(data_type.trim())?));
+    }
+    Ok(options)
+}
+
+/// The files that patterns stand for; `-` is standard input, alone.
+pub(crate) fn input_paths(patterns: &[String]) -> Result<Vec<PathBuf>> {
+    if patterns.iter().any(|pattern| pattern == "-") {
+        if patterns.len() > 1 {
+            return Err(Error::invalid("standard input (-) cannot be mixed with files").into());
+        }
+        return Ok(vec![PathBuf::from("-")]);
+    }
+    let paths = expand(patterns)?;
+    for (i, path) in paths.iter().enumerate() {
+        if paths[..i].contains(path) {
+            return Err(
+                Error::invalid(format!("file is given twice: file=`{}`", path.display())).into(),
+            );
+        }
+    }
+    Ok(paths)
+}
+
+/// The types that a table's columns have, for files that are added to it.
+pub(crate) fn known_types(store: &Store, table: &str) -> Vec<(String, DataType)> {
+    let Ok(table) = store.table(table) else {
+        return Vec::new();
+    };
+    let fields = table.schema().fields().iter();
+    fields
+        .map(|field| (field.name().clone(), field.data_type().clone()))
+        .collect()
+}
+
+/// Refuses outputs that are one of the inputs, that are each other, or that lie in the store.
+pub(crate) fn check_outputs(store_dir: &Path, inputs: &[PathBuf], outputs: &[&Path]) -> Result<()> {
+    let refuse = |output: &Path, why: &str| {
+        Err(Error::invalid(format!(
+            "output {why}: file=`{}`; name another",
+            output.display()
+        ))
+        .into())
+    };
+    let inputs: Vec<PathBuf> = inputs
+        .iter()
+        .filter_map(|path| path.canonicalize().ok())
+        .collect();
+    let mut seen: Vec<PathBuf> = Vec::new();
+    for output in outputs
+        .iter()
+        .copied()
+        .filter(|path| path.as_os_str() != "-")
+    {
+        let Some(place) = place_of(output) else {
+            continue;
+        };
+        if inputs.contains(&place) {
+            return refuse(output, "is one of the inputs");
+        }
+        if seen.contains(&place) {
+            return refuse(output, "is named twice");
+        }
+        if store_dir
+            .canonicalize()
+            .is_ok_and(|store_dir| place.starts_with(store_dir))
+        {
+            return refuse(output, "would lie inside the store");
+        }
+        if std::fs::metadata(&place).is_ok_and(|meta| !meta.is_file()) {
+            // A pipe or a device can be written to twice.
+            continue;
+        }
+        seen.push(place);
+    }
+    Ok(())
+}
+
+/// Where a file is or will be, links resolved. `None` if its directory does not exist.
+fn place_of(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok().or_else(|| {
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(parent.join(path.file_name()?))
+    })
+}
+
+/// Prints rows as the options say: to a file or to standard output.
+pub(crate) fn print_rows(
+    context: &Context,
+    schema: &SchemaRef,
+    rows: impl Iterator<Item = Result<RecordBatch>>,
+    output: &Output,
+) -> Result<()> {
+    let default = if context.json {
+        RowFormat::File(Format::NdJson)
+    } else {
+        RowFormat::Table
+    };
+    let format = match (output.format, &output.output) {
+        (Some(format), _) => Some(format),
+        (None, Some(path)) if path.as_os_str() != "-" => None,
+        (None, _) => Some(default),
+    };
+    if let Some(path) = &output.output {
+        check_outputs(&context.store_dir, &[], &[path])?;
+    }
+    if format == Some(RowFormat::Table) {
+        return print_table(schema, rows, output.output.as_deref());
+    }
+    let mut options = SinkOptions::default();
+    options.format = format.and_then(|format| match format {
+        RowFormat::Table => None,
+        RowFormat::File(format) => Some(format),
+    });
+    let path = output.output.clone().unwrap_or_else(|| PathBuf::from("-"));
+    let mut sink = create(&path, schema, &options)?;
+    write_all(&mut *sink, rows)?;
+    let written = sink.finish()?;
+    if path.as_os_str() != "-" {
+        print::note(
+            context,
+            format_args!("{} rows written to {}", written.num_rows, path.display()),
+        );
+    }
+    Ok(())
+}
+
+fn write_all(sink: &mut dyn Sink, rows: impl Iterator<Item = Result<RecordBatch>>) -> Result<()> {
+    for batch in rows {
+        sink.write(&batch?)?;
+    }
+    Ok(())
+}
+
+fn print_table(
+    schema: &SchemaRef,
+    rows: impl Iterator<Item = Result<RecordBatch>>,
+    path: Option<&Path>,
+) -> Result<()> {
+    let mut batches = vec![RecordBatch::new_empty(SchemaRef::clone(schema))];
+    let mut num_rows = 0;
+    for batch in rows {
+        let batch = batch?;
+        num_rows += batch.num_rows();
+        if num_rows > TABLE_ROWS_MAX {
+            return Err(Error::new(
+                ErrorKind::Resource,
+                format!(
+                    "too many rows for a table: rows_max=`{TABLE_ROWS_MAX}`; use --format csv, or fewer rows"
+                ),
+            )
+            .into());
+        }
+        batches.push(batch);
+    }
+    let table = pretty_format_batches(&batches)
+        .map_err(|error| Error::data("rows cannot be printed").with_source(error))?;
+    match path {
+        None => print::result(table),
+        Some(path) if path.as_os_str() == "-" => print::result(table),
+        Some(path) => std::fs::write(path, format!("{table}\n"))
+            .map_err(|error| Error::io(format!("cannot write `{}`", path.display()), error).into()),
+    }
+}

@@ -1,0 +1,49 @@
+//! How a file is known again: by size, time and the end of its content.
+
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use darner_engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Bytes at the end of a file that are compared: formats that are written in one go have their index there.
+const TAIL_BYTES: u64 = 64 << 10;
+
+/// What a file was when it was read or written.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    path: PathBuf,
+    num_bytes: u64,
+    modified_s: i64,
+    modified_ns: i64,
+    tail_crc: u32,
+}
+
+impl Fingerprint {
+    /// Looks at a file.
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let failed = |error| Error::io(format!("cannot read `{}`", path.display()), error);
+        let file = File::open(path).map_err(failed)?;
+        let meta = file.metadata().map_err(failed)?;
+        let num_bytes = meta.len();
+        let start = num_bytes.saturating_sub(TAIL_BYTES);
+        // At most TAIL_BYTES, so it fits.
+        let mut tail = vec![0; (num_bytes - start) as usize];
+        file.read_exact_at(&mut tail, start).map_err(failed)?;
+        Ok(Self {
+            path: std::path::absolute(path).map_err(failed)?,
+            num_bytes,
+            modified_s: meta.mtime(),
+            modified_ns: meta.mtime_nsec(),
+            tail_crc: crc32c::crc32c(&tail),
+        })
+    }
+
+    /// Looks at several files, in order.
+    pub(crate) fn of_all(paths: &[PathBuf]) -> Result<Vec<Self>> {
+        paths.iter().map(|path| Self::of(path)).collect()
+    }
+}

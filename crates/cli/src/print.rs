@@ -1,0 +1,83 @@
+//! The only place that prints: results to standard output, all else to standard error.
+#![expect(clippy::print_stderr, reason = "this is the place")]
+
+use std::{
+    error::Error as _,
+    io::{self, Write},
+};
+
+use darner_engine::Error;
+
+use crate::{
+    context::Context,
+    error::{Failure, Result},
+};
+
+/// Says why the program failed, with all causes, on one line. A job file's error shows the place in the file below it.
+pub(crate) fn failure(failure: &Failure) {
+    match failure {
+        Failure::ClosedPipe => {}
+        Failure::Gate(message) => eprintln!("darner: {message}"),
+        Failure::Error(error) => eprintln!("darner: {}", with_causes(error)),
+    }
+}
+
+/// An error and its causes. A cause that the text before has told already is left out.
+fn with_causes(error: &Error) -> String {
+    let mut text = printable(error.message(), true);
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = printable(&cause.to_string(), false);
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Text from files and libraries, without what could steer a terminal.
+fn printable(text: &str, keep_lines: bool) -> String {
+    let mut out = String::new();
+    for c in text.trim().chars() {
+        match c {
+            '\n' if keep_lines => out.push('\n'),
+            '\n' | '\t' => {
+                if !out.ends_with(' ') {
+                    out.push(' ');
+                }
+            }
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Says that something went wrong that did no harm.
+pub(crate) fn warning(context: &Context, what: &str, error: &Error) {
+    note(
+        context,
+        format_args!("darner: warning: {what}: {}", with_causes(error)),
+    );
+}
+
+/// Says what was done, unless `--quiet`.
+pub(crate) fn note(context: &Context, text: impl std::fmt::Display) {
+    if !context.quiet {
+        // Nobody may be listening any more; that is no reason to stop.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Prints a result and a line end.
+pub(crate) fn result(text: impl std::fmt::Display) -> Result<()> {
+    writeln!(io::stdout(), "{text}")
+        .map_err(|error| Failure::from(Error::io("cannot write to standard output", error)))
+}
+
+/// A time in microseconds since 1970 as text, in UTC.
+pub(crate) fn time(time_us: i64) -> String {
+    let array = arrow_array::TimestampMicrosecondArray::from(vec![time_us]).with_timezone("UTC");
+    arrow_cast::display::array_value_to_string(&array, 0).unwrap_or_else(|_| time_us.to_string())
+}

@@ -1,0 +1,17 @@
+//! The program from outside: what is typed, what comes out, what is left behind.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
+
+/// A directory with a store, and how to run the program in it.
+mod place;
+
+/// Each command on small tables.
+mod commands;
+
+/// `kill -9`, closed pipes, signals, full disks: what is left is whole.
+mod crash;
+
+/// The job on real data: its answers are DuckDB's.
+mod flights;
+
+/// Wrong use: one clear message, the right exit code, nothing left behind.
+mod misuse;

@@ -1,0 +1,257 @@
+//! Dimensions: immutable keyed rows, ready to be probed.
+
+mod builder;
+mod column;
+mod lookup;
+mod matches;
+mod resolve;
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_buffer::NullBuffer;
+use arrow_schema::{FieldRef, SchemaRef};
+
+pub use self::builder::DimensionBuilder;
+pub(crate) use self::column::Column;
+pub use self::lookup::Found;
+pub(crate) use self::lookup::{batch, column_index, gather_indices};
+pub use self::matches::Matches;
+pub(crate) use self::resolve::{Event, Step, resolve};
+use crate::index::{Index, Layout, NO_MATCH};
+use crate::key::{KeyForm, KeyPlan, KeyScratch, null_union, plain_column, plain_columns};
+use crate::{Error, Result};
+
+/// The build side of a join: rows with a unique key, and the index over it.
+///
+/// Immutable; share it by `Arc`. Rows are numbered from 0 in the order in which they were inserted;
+/// rows that were superseded or deleted while it was built have no number and can't be seen.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+/// use darner_engine::{DimensionBuilder, Matches, NO_MATCH};
+///
+/// let rows = RecordBatch::try_from_iter([
+///     ("id", Arc::new(Int64Array::from(vec![7, 8])) as ArrayRef),
+///     ("name", Arc::new(StringArray::from(vec!["seven", "eight"])) as ArrayRef),
+/// ])?;
+/// let mut builder = DimensionBuilder::new("numbers", rows.schema(), &["id".to_owned()])?;
+/// builder.upsert(rows)?;
+/// let dimension = builder.finish()?;
+///
+/// let facts: ArrayRef = Arc::new(Int32Array::from(vec![Some(8), None, Some(9)]));
+/// let mut matches = Matches::default();
+/// dimension.probe(&[facts], &mut matches)?;
+/// assert_eq!(matches.build_idx(), [1, NO_MATCH, NO_MATCH]);
+/// assert_eq!((matches.num_matched(), matches.num_null_keys()), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Dimension {
+    version: u64,
+    schema: SchemaRef,
+    /// The places of the key columns in the schema, in key order.
+    key_indices: Vec<usize>,
+    columns: Vec<Column>,
+    num_rows: u32,
+    form: KeyForm,
+    index: Index,
+    layout: Layout,
+}
+
+impl Dimension {
+    /// The name that it was built with.
+    pub fn name(&self) -> &str {
+        self.form.table()
+    }
+
+    /// The version of the table that it holds; 0 if none was given.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All columns, in the order given to the builder, less those that its projection left out.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The key columns, in key order.
+    pub fn key_fields(&self) -> &[FieldRef] {
+        self.form.fields()
+    }
+
+    /// The number of rows, which is the number of distinct keys.
+    pub fn num_rows(&self) -> usize {
+        self.num_rows as usize
+    }
+
+    /// The layout of the index, and why.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The bytes that the index takes.
+    pub fn index_bytes(&self) -> usize {
+        self.index.num_bytes()
+    }
+
+    /// The bytes that columns and index take. Grows when a join first asks for a column as views.
+    pub fn memory_bytes(&self) -> usize {
+        self.index_bytes() + self.columns.iter().map(Column::num_bytes).sum::<usize>()
+    }
+
+    /// Prepares the comparison of fact columns of these types (in key order) with the key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if their number is not that of the key
+    /// columns or a pair cannot be compared; the message names both columns, both types and a
+    /// remedy.
+    pub fn bind(&self, fact_fields: &[FieldRef]) -> Result<KeyPlan> {
+        self.form.bind(fact_fields)
+    }
+
+    /// Finds the build row of every key: [`bind`](Self::bind) and
+    /// [`probe_bound`](Self::probe_bound) in one.
+    ///
+    /// # Shapes
+    /// `keys`: one array per key column, in key order, equal lengths, of comparable types, nulls
+    /// allowed. Afterwards `out` has one entry per key.
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) as for `bind`, and if lengths differ.
+    pub fn probe(&self, keys: &[ArrayRef], out: &mut Matches) -> Result<()> {
+        self.probe_bound(&self.bind(&lookup::fields_of(keys))?, keys, out)
+    }
+
+    /// Finds the build row of every key, with a plan that [`bind`](Self::bind) of this dimension
+    /// made.
+    ///
+    /// # Shapes
+    /// As for [`probe`](Self::probe); the types must be those that were bound.
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if types, number or lengths of the columns
+    /// are others.
+    /// # Panics
+    /// May panic with a plan of another dimension.
+    pub fn probe_bound(&self, plan: &KeyPlan, keys: &[ArrayRef], out: &mut Matches) -> Result<()> {
+        let num_rows = keys.first().map_or(0, Array::len);
+        if keys.iter().any(|key| key.len() != num_rows) || keys.len() != self.key_indices.len() {
+            return Err(Error::invalid(format!(
+                "key columns must be as many as the key has and of one length: got=`{:?}` \
+                 expected=`{}` dimension=`{}`",
+                keys.iter().map(Array::len).collect::<Vec<_>>(),
+                self.key_indices.len(),
+                self.name()
+            )));
+        }
+        let Matches {
+            build_idx,
+            nulls,
+            scratch,
+            ..
+        } = out;
+        build_idx.clear();
+        if plan.is_always_null() {
+            build_idx.resize(num_rows, NO_MATCH);
+            *nulls = (num_rows > 0).then(|| NullBuffer::new_null(num_rows));
+        } else {
+            *nulls = null_union(keys);
+            match keys {
+                [key] if is_worth_mapping(key) => {
+                    self.probe_dictionary(plan, key, scratch, build_idx)?;
+                }
+                _ => self.probe_plain(plan, &plain_columns(keys)?, scratch, build_idx)?,
+            }
+            clear_nulls(nulls.as_ref(), build_idx);
+        }
+        out.count();
+        Ok(())
+    }
+
+    /// Probes plain columns. What comes out at a null means nothing.
+    fn probe_plain(
+        &self,
+        plan: &KeyPlan,
+        columns: &[ArrayRef],
+        scratch: &mut KeyScratch,
+        build_idx: &mut Vec<u32>,
+    ) -> Result<()> {
+        let encoded = plan.encode(columns, scratch)?;
+        self.index.probe(&encoded.values, build_idx);
+        for &row in encoded.misses {
+            build_idx[row as usize] = NO_MATCH;
+        }
+        Ok(())
+    }
+
+    /// Probes every value of a dictionary once. What comes out at a null means nothing.
+    fn probe_dictionary(
+        &self,
+        plan: &KeyPlan,
+        column: &ArrayRef,
+        scratch: &mut KeyScratch,
+        build_idx: &mut Vec<u32>,
+    ) -> Result<()> {
+        let dictionary = column.as_any_dictionary();
+        let values = plain_column(dictionary.values())?;
+        let mut of_value = Vec::with_capacity(values.len());
+        self.probe_plain(plan, &[values], scratch, &mut of_value)?;
+        build_idx.extend(
+            dictionary
+                .normalized_keys()
+                .into_iter()
+                .map(|key| of_value[key]),
+        );
+        Ok(())
+    }
+
+    pub(crate) fn column(&self, idx: usize) -> &Column {
+        &self.columns[idx]
+    }
+
+    pub(crate) fn key_indices(&self) -> &[usize] {
+        &self.key_indices
+    }
+
+    /// The live rows in the order of their insertion, in batches of up to `batch_rows` rows (at
+    /// least one).
+    ///
+    /// Columns are in schema order and shared, not copied, but for strings that had to be held with
+    /// 64-bit offsets.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Resource`](crate::ErrorKind::Resource) if one batch's strings pass 2 GiB and
+    /// their type does not hold that.
+    pub fn batches(&self, batch_rows: usize) -> impl Iterator<Item = Result<RecordBatch>> + '_ {
+        let batch_rows = batch_rows.max(1);
+        (0..self.num_rows()).step_by(batch_rows).map(move |start| {
+            let len = batch_rows.min(self.num_rows() - start);
+            let columns = self
+                .columns
+                .iter()
+                .map(|column| column.slice(start, len))
+                .collect::<Result<_>>()?;
+            batch(Arc::clone(&self.schema), columns, len)
+        })
+    }
+}
+
+/// Whether a key column is a dictionary with fewer values than rows, and some.
+fn is_worth_mapping(key: &ArrayRef) -> bool {
+    key.as_any_dictionary_opt().is_some_and(|dictionary| {
+        let num_values = dictionary.values().len();
+        num_values > 0 && num_values <= dictionary.len()
+    })
+}
+
+fn clear_nulls(nulls: Option<&NullBuffer>, build_idx: &mut [u32]) {
+    if let Some(nulls) = nulls {
+        for (row, is_valid) in build_idx.iter_mut().zip(nulls) {
+            if !is_valid {
+                *row = NO_MATCH;
+            }
+        }
+    }
+}

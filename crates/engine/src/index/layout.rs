@@ -1,0 +1,103 @@
+use std::fmt;
+
+use crate::key::KeyForm;
+
+/// The layouts of an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LayoutKind {
+    /// An array of row numbers, the key being the place: dense integer keys.
+    Direct,
+    /// Open addressing, key and row number in the slot: other integer keys.
+    Hash,
+    /// Open addressing, tags, and a short prefix of the key: strings and binary.
+    Bytes,
+    /// As `Bytes`, over the row encoding of several columns or of wide decimals.
+    Row,
+}
+
+/// The layout of a dimension's index and the reason for it. Displayed as
+/// `direct (6 keys in a range of 8)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    kind: LayoutKind,
+    reason: String,
+}
+
+/// Key ranges up to this many are direct whatever their density: 16 KiB, half of a first-level
+/// cache.
+const DIRECT_RANGE_SMALL: u64 = 4096;
+
+/// A direct index may have this many places per key. At eight it takes what the slots of a hash
+/// index take (two slots of 16 bytes per key), and it is the faster of two of one size.
+const DIRECT_PLACES_PER_KEY: u64 = 8;
+
+/// The longest direct index: 16 GiB.
+const DIRECT_RANGE_MAX: u64 = 1 << 32;
+
+impl Layout {
+    pub(crate) fn choose(form: &KeyForm, num_keys: usize, bounds: Option<(i64, i64)>) -> Self {
+        if form.is_bytes() {
+            return Self {
+                kind: LayoutKind::Bytes,
+                reason: "one column of bytes".to_owned(),
+            };
+        }
+        if !form.is_int() {
+            let reason = match form.fields() {
+                [_] => "decimals past 64 bits".to_owned(),
+                fields => format!("{} columns", fields.len()),
+            };
+            return Self {
+                kind: LayoutKind::Row,
+                reason,
+            };
+        }
+        let Some((min, max)) = bounds else {
+            return Self {
+                kind: LayoutKind::Direct,
+                reason: "no keys".to_owned(),
+            };
+        };
+        let range = u128::from(max.wrapping_sub(min).cast_unsigned()) + 1;
+        let range_max = (num_keys as u64)
+            .saturating_mul(DIRECT_PLACES_PER_KEY)
+            .clamp(DIRECT_RANGE_SMALL, DIRECT_RANGE_MAX);
+        let kind = if range <= u128::from(range_max) {
+            LayoutKind::Direct
+        } else {
+            LayoutKind::Hash
+        };
+        Self {
+            kind,
+            reason: format!("{num_keys} keys in a range of {range}"),
+        }
+    }
+
+    /// Which layout it is.
+    pub fn kind(&self) -> LayoutKind {
+        self.kind
+    }
+
+    /// Why it was chosen, in a few words.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for LayoutKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Hash => "hash",
+            Self::Bytes => "bytes",
+            Self::Row => "row",
+        })
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.kind, self.reason)
+    }
+}

@@ -1,0 +1,219 @@
+//! The index: key -> build row, in the layout that suits the keys.
+
+mod bytes;
+mod direct;
+mod hash;
+mod layout;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayAccessor, FixedSizeBinaryArray};
+use arrow_schema::DataType;
+
+use self::bytes::BytesIndex;
+use self::direct::DirectIndex;
+use self::hash::HashIndex;
+pub use self::layout::{Layout, LayoutKind};
+use crate::key::{KeyForm, KeyValues};
+use crate::{Error, ErrorKind, Result};
+
+/// The row number that says: no row.
+pub const NO_MATCH: u32 = u32::MAX;
+
+/// The most rows that a dimension takes in, superseded ones included.
+pub const BUILD_ROWS_MAX: u32 = u32::MAX - 1;
+
+/// Adds to a number of build rows, up to [`BUILD_ROWS_MAX`].
+pub(crate) fn add_build_rows(table: &str, num_rows: u32, added: usize) -> Result<u32> {
+    let num_rows = u64::from(num_rows) + added as u64;
+    if let Some(num_rows) = u32::try_from(num_rows)
+        .ok()
+        .filter(|&rows| rows <= BUILD_ROWS_MAX)
+    {
+        return Ok(num_rows);
+    }
+    Err(Error::new(
+        ErrorKind::Resource,
+        format!(
+            "a dimension has too many rows: num_rows=`{num_rows}` maximum=`{BUILD_ROWS_MAX}` \
+             dimension=`{table}`"
+        ),
+    ))
+}
+
+#[derive(Debug)]
+pub(crate) enum Index {
+    Direct(DirectIndex),
+    Hash(HashIndex),
+    Bytes(BytesIndex),
+}
+
+/// The smallest and largest integer key, and how many there are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KeyRange {
+    bounds: Option<(i64, i64)>,
+    num_keys: usize,
+}
+
+impl KeyRange {
+    /// Takes in integer keys; others leave no range, only their number.
+    pub(crate) fn add(&mut self, values: &KeyValues<'_>) {
+        self.num_keys += num_values(values);
+        if let KeyValues::Ints(keys) = values {
+            for &key in *keys {
+                let (min, max) = self.bounds.unwrap_or((key, key));
+                self.bounds = Some((min.min(key), max.max(key)));
+            }
+        }
+    }
+}
+
+impl Index {
+    /// An empty index for up to as many inserts as `range` counts, all of them within its bounds.
+    pub(crate) fn new(form: &KeyForm, range: KeyRange) -> (Self, Layout) {
+        let layout = Layout::choose(form, range.num_keys, range.bounds);
+        let index = match (layout.kind(), range.bounds) {
+            (LayoutKind::Direct, bounds) => {
+                let (min, max) = bounds.unwrap_or((0, 0));
+                let range = max.wrapping_sub(min).cast_unsigned();
+                // `Layout::choose` bounds the range far below `usize::MAX`.
+                let range = usize::try_from(range).expect("a direct index has a bounded range");
+                Self::Direct(DirectIndex::new(min, range + 1))
+            }
+            (LayoutKind::Hash, _) => Self::Hash(HashIndex::new(range.num_keys)),
+            (LayoutKind::Bytes | LayoutKind::Row, _) => {
+                Self::Bytes(BytesIndex::new(range.num_keys))
+            }
+        };
+        (index, layout)
+    }
+
+    /// Inserts keys whose rows count up from `first_row`. `replaced` is told the old and the new
+    /// row of every key that was there already; the new row is the one kept.
+    pub(crate) fn insert(
+        &mut self,
+        values: &KeyValues<'_>,
+        first_row: u32,
+        mut replaced: impl FnMut(u32, u32),
+    ) -> Result<()> {
+        let mut told = |before: u32, row: u32| {
+            if before != NO_MATCH {
+                replaced(before, row);
+            }
+        };
+        match (self, values) {
+            (Self::Direct(index), KeyValues::Ints(keys)) => {
+                for (row, &key) in (first_row..).zip(*keys) {
+                    told(index.insert(key, row), row);
+                }
+            }
+            (Self::Hash(index), KeyValues::Ints(keys)) => {
+                for (row, &key) in (first_row..).zip(*keys) {
+                    told(index.insert(key, row), row);
+                }
+            }
+            (Self::Bytes(index), values) => {
+                let mut row = first_row;
+                visit_bytes(values, &mut |key| {
+                    told(index.insert(key, row)?, row);
+                    row += 1;
+                    Ok(())
+                })?;
+            }
+            _ => unreachable!("keys of a dimension have one form"),
+        }
+        Ok(())
+    }
+
+    /// Appends the row of every key, or [`NO_MATCH`], to `out`.
+    pub(crate) fn probe(&self, values: &KeyValues<'_>, out: &mut Vec<u32>) {
+        match (self, values) {
+            (Self::Direct(index), KeyValues::Ints(keys)) => index.probe(keys, out),
+            (Self::Hash(index), KeyValues::Ints(keys)) => index.probe(keys, out),
+            (Self::Bytes(index), KeyValues::Rows(rows)) => {
+                index.probe(rows.iter().map(|row| row.data()), out);
+            }
+            (Self::Bytes(index), KeyValues::Bytes(array)) => probe_array(index, *array, out),
+            _ => unreachable!("keys of a dimension have one form"),
+        }
+    }
+
+    pub(crate) fn num_bytes(&self) -> usize {
+        match self {
+            Self::Direct(index) => index.num_bytes(),
+            Self::Hash(index) => index.num_bytes(),
+            Self::Bytes(index) => index.num_bytes(),
+        }
+    }
+
+    /// Gives back memory that only inserts need.
+    pub(crate) fn shrink(&mut self) {
+        if let Self::Bytes(index) = self {
+            index.shrink();
+        }
+    }
+}
+
+pub(crate) fn num_values(values: &KeyValues<'_>) -> usize {
+    match values {
+        KeyValues::Ints(keys) => keys.len(),
+        KeyValues::Bytes(array) => array.len(),
+        KeyValues::Rows(rows) => rows.num_rows(),
+    }
+}
+
+fn probe_array(index: &BytesIndex, array: &dyn Array, out: &mut Vec<u32>) {
+    match array.data_type() {
+        DataType::Utf8 => index.probe(values(array.as_string::<i32>()), out),
+        DataType::LargeUtf8 => index.probe(values(array.as_string::<i64>()), out),
+        DataType::Utf8View => index.probe(values(array.as_string_view()), out),
+        DataType::Binary => index.probe(values(array.as_binary::<i32>()), out),
+        DataType::LargeBinary => index.probe(values(array.as_binary::<i64>()), out),
+        DataType::BinaryView => index.probe(values(array.as_binary_view()), out),
+        DataType::FixedSizeBinary(_) => index.probe(values(fixed(array)), out),
+        other => unreachable!("a plan never compares this type as bytes: {other}"),
+    }
+}
+
+fn visit_bytes(keys: &KeyValues<'_>, visit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let array = match keys {
+        KeyValues::Rows(rows) => return rows.iter().try_for_each(|row| visit(row.data())),
+        KeyValues::Bytes(array) => *array,
+        KeyValues::Ints(_) => unreachable!("integer keys have an integer index"),
+    };
+    match array.data_type() {
+        DataType::Utf8 => values(array.as_string::<i32>()).try_for_each(|k| visit(k.as_bytes())),
+        DataType::LargeUtf8 => {
+            values(array.as_string::<i64>()).try_for_each(|k| visit(k.as_bytes()))
+        }
+        DataType::Utf8View => values(array.as_string_view()).try_for_each(|k| visit(k.as_bytes())),
+        DataType::Binary => values(array.as_binary::<i32>()).try_for_each(visit),
+        DataType::LargeBinary => values(array.as_binary::<i64>()).try_for_each(visit),
+        DataType::BinaryView => values(array.as_binary_view()).try_for_each(visit),
+        DataType::FixedSizeBinary(_) => values(fixed(array)).try_for_each(visit),
+        other => unreachable!("a plan never compares this type as bytes: {other}"),
+    }
+}
+
+fn fixed(array: &dyn Array) -> &FixedSizeBinaryArray {
+    array.as_fixed_size_binary()
+}
+
+/// Every value, nulls not looked at: the caller overwrites what comes of them.
+fn values<A: ArrayAccessor>(array: A) -> impl Iterator<Item = A::Item> {
+    (0..array.len()).map(move |row| array.value(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_rows_are_refused() {
+        assert_eq!(
+            add_build_rows("t", BUILD_ROWS_MAX - 7, 7).unwrap(),
+            BUILD_ROWS_MAX
+        );
+        let error = add_build_rows("t", BUILD_ROWS_MAX - 7, 8).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Resource);
+    }
+}

@@ -1,0 +1,14 @@
+//! The join: fact batches in, enriched batches out.
+
+mod counters;
+mod missing;
+mod output;
+mod parse;
+mod spec;
+mod star;
+
+pub use self::counters::JoinCounters;
+pub use self::missing::{MISSING_KEYS_MAX, MissingKey, MissingKeys};
+pub use self::output::Encoding;
+pub use self::spec::{JoinKind, JoinSpec, OnColumn, OnMiss, SelectColumn};
+pub use self::star::{Collect, Joined, Scratch, StarJoin};

@@ -1,0 +1,231 @@
+//! Which columns come out of a join, under which names and as which types.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow_array::{
+    ArrayRef, DictionaryArray, Int32Array, UInt32Array,
+    types::{Int32Type, UInt32Type},
+};
+use arrow_schema::{DataType, Field};
+
+use super::spec::{JoinKind, JoinSpec, OnMiss, SelectColumn};
+use crate::dimension::{Column, column_index, gather_indices};
+use crate::index::NO_MATCH;
+use crate::{Dimension, Error, Result};
+
+/// How a dimension's columns come out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// In the type that the dimension declares.
+    #[default]
+    Plain,
+    /// Strings and binary as views over the dimension's buffers, all else plain.
+    View,
+    /// The dimension's column itself as the values of a dictionary, its build rows as the keys:
+    /// nothing is gathered, and all columns of a dimension share one buffer of keys, which are
+    /// `Int32` (`UInt32` for a dimension of more than 2^31 - 1 rows). Values may be null. Booleans,
+    /// nested types, dictionaries, intervals, nulls and half floats come plain: IPC or Parquet
+    /// cannot hold them as dictionary values, or not to advantage. Strings of a dimension whose
+    /// column passes 2 GiB have 64-bit offsets.
+    Dictionary,
+}
+
+/// One column that a dimension adds.
+#[derive(Debug)]
+pub(super) struct OutputColumn {
+    /// Its place in the dimension.
+    pub(super) column: usize,
+    form: OutputForm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutputForm {
+    Plain,
+    View,
+    Dictionary,
+}
+
+/// The columns that a join adds, and their fields in the output.
+pub(super) fn plan_columns(
+    spec: &JoinSpec,
+    dimension: &Dimension,
+    encoding: Encoding,
+    taken: &mut HashSet<String>,
+) -> Result<Vec<(OutputColumn, Field)>> {
+    if matches!(spec.kind, JoinKind::Semi | JoinKind::Anti) {
+        return Ok(Vec::new());
+    }
+    let all;
+    let select = if let Some(select) = &spec.select {
+        select
+    } else {
+        let is_key = |idx: usize| dimension.key_indices().contains(&idx);
+        let fields = dimension.schema().fields().iter().enumerate();
+        all = fields
+            .filter(|(idx, _)| !is_key(*idx))
+            .map(|(_, field)| SelectColumn {
+                column: field.name().clone(),
+                name: None,
+            })
+            .collect();
+        &all
+    };
+    // Null keys leave nulls even where a miss drops the row or fails.
+    let has_nulls = spec.kind == JoinKind::Left;
+    debug_assert!(has_nulls || spec.on_miss == OnMiss::Null);
+    select
+        .iter()
+        .map(|SelectColumn { column, name }| {
+            let idx = column_index(dimension.schema(), column)
+                .map_err(|error| error.context(format_args!("join `{}`", spec.alias())))?;
+            let name = output_name(spec.alias(), column, name.as_deref(), taken)?;
+            let held = dimension.column(idx);
+            let (form, data_type) = output_form(held, encoding, dimension.num_rows());
+            if form == OutputForm::View {
+                held.prepare_views()?;
+            }
+            let field = held.field().as_ref().clone();
+            let is_nullable = has_nulls || field.is_nullable();
+            let field = field
+                .with_name(name)
+                .with_data_type(data_type)
+                .with_nullable(is_nullable);
+            Ok((OutputColumn { column: idx, form }, field))
+        })
+        .collect()
+}
+
+fn output_name(
+    alias: &str,
+    column: &str,
+    name: Option<&str>,
+    taken: &mut HashSet<String>,
+) -> Result<String> {
+    let refuse = |name: &str| {
+        Err(Error::invalid(format!(
+            "an output column's name is taken; give it another with `as`: name=`{name}` \
+             column=`{column}` join=`{alias}`"
+        )))
+    };
+    if let Some(name) = name {
+        return if taken.insert(name.to_owned()) {
+            Ok(name.to_owned())
+        } else {
+            refuse(name)
+        };
+    }
+    if taken.insert(column.to_owned()) {
+        return Ok(column.to_owned());
+    }
+    let prefixed = format!("{alias}_{column}");
+    if taken.insert(prefixed.clone()) {
+        Ok(prefixed)
+    } else {
+        refuse(&prefixed)
+    }
+}
+
+fn output_form(column: &Column, encoding: Encoding, num_rows: usize) -> (OutputForm, DataType) {
+    let declared = column.field().data_type();
+    match encoding {
+        Encoding::View => {
+            if let Some(view_type) = column.view_type() {
+                return (OutputForm::View, view_type);
+            }
+        }
+        Encoding::Dictionary if suits_dictionary(declared) => {
+            let keys = if has_wide_keys(num_rows) {
+                DataType::UInt32
+            } else {
+                DataType::Int32
+            };
+            let values = column.values().data_type().clone();
+            let data_type = DataType::Dictionary(Box::new(keys), Box::new(values));
+            return (OutputForm::Dictionary, data_type);
+        }
+        Encoding::Plain | Encoding::Dictionary => {}
+    }
+    (OutputForm::Plain, declared.clone())
+}
+
+fn suits_dictionary(data_type: &DataType) -> bool {
+    !data_type.is_nested()
+        && !matches!(
+            data_type,
+            DataType::Boolean
+                | DataType::Null
+                | DataType::Dictionary(..)
+                | DataType::Interval(_)
+                | DataType::Float16
+        )
+}
+
+fn has_wide_keys(num_rows: usize) -> bool {
+    i32::try_from(num_rows).is_err()
+}
+
+/// The columns of one join for rows whose build rows are `build_idx`.
+pub(super) fn emit(
+    columns: &[OutputColumn],
+    dimension: &Dimension,
+    build_idx: &[u32],
+    out: &mut Vec<ArrayRef>,
+) -> Result<()> {
+    let mut indices: Option<UInt32Array> = None;
+    let mut keys: Option<DictionaryKeys> = None;
+    for OutputColumn { column, form } in columns {
+        let column = dimension.column(*column);
+        out.push(match form {
+            OutputForm::Plain => {
+                column.gather(indices.get_or_insert_with(|| gather_indices(build_idx)))?
+            }
+            OutputForm::View => {
+                column.gather_views(indices.get_or_insert_with(|| gather_indices(build_idx)))?
+            }
+            OutputForm::Dictionary => {
+                let num_rows = dimension.num_rows();
+                keys.get_or_insert_with(|| DictionaryKeys::new(build_idx, num_rows))
+                    .over(column.values())?
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The keys that all dictionary columns of one dimension share.
+enum DictionaryKeys {
+    Int32(Int32Array),
+    UInt32(UInt32Array),
+}
+
+impl DictionaryKeys {
+    fn new(build_idx: &[u32], num_rows: usize) -> Self {
+        if has_wide_keys(num_rows) {
+            return Self::UInt32(gather_indices(build_idx));
+        }
+        Self::Int32(if build_idx.contains(&NO_MATCH) {
+            let key = |&row: &u32| (row != NO_MATCH).then_some(row.cast_signed());
+            build_idx.iter().map(key).collect()
+        } else {
+            build_idx
+                .iter()
+                .map(|row| row.cast_signed())
+                .collect::<Vec<i32>>()
+                .into()
+        })
+    }
+
+    fn over(&self, values: &ArrayRef) -> Result<ArrayRef> {
+        let values = Arc::clone(values);
+        let array: Result<ArrayRef, _> = match self {
+            Self::Int32(keys) => DictionaryArray::<Int32Type>::try_new(keys.clone(), values)
+                .map(|array| Arc::new(array) as ArrayRef),
+            Self::UInt32(keys) => DictionaryArray::<UInt32Type>::try_new(keys.clone(), values)
+                .map(|array| Arc::new(array) as ArrayRef),
+        };
+        array.map_err(|error| {
+            Error::internal("cannot use a dimension's column as a dictionary").with_source(error)
+        })
+    }
+}

@@ -1,0 +1,178 @@
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use arrow_row::{RowConverter, SortField};
+use arrow_schema::{DataType, FieldRef};
+
+use super::family::{check_comparable, check_key_field, plain_type};
+use super::int::{Factor, IntConversion, tick_ns};
+use super::plan::{Conversion, Form, KeyPlan, KeyScratch, PartPlan, plain_column, row_type};
+use super::text::null_union;
+use crate::{Error, Result};
+
+/// The values among which the keys of one column are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Domain {
+    Int64,
+    /// `u64` with its bits taken as `i64`.
+    UInt64,
+    /// `i256` at the scale of the key's type.
+    Wide,
+    Bytes,
+}
+
+/// The key of one dimension: its columns, and the domain of each, chosen from the data.
+#[derive(Debug)]
+pub(crate) struct KeyForm {
+    table: String,
+    fields: Vec<FieldRef>,
+    domains: Vec<Domain>,
+}
+
+impl KeyForm {
+    /// The form of a key whose data is not known yet: decimals are taken to fit in `i64`.
+    pub(crate) fn new(table: &str, fields: Vec<FieldRef>) -> Result<Self> {
+        if fields.is_empty() {
+            return Err(Error::invalid(format!(
+                "a key needs a column: dimension=`{table}`"
+            )));
+        }
+        for field in &fields {
+            check_key_field(field)
+                .map_err(|error| error.context(format_args!("dimension `{table}`")))?;
+        }
+        let domains = fields
+            .iter()
+            .map(|field| match plain_type(field.data_type()) {
+                DataType::UInt64 => Domain::UInt64,
+                t if t.is_string() || t.is_binary() => Domain::Bytes,
+                DataType::FixedSizeBinary(_) => Domain::Bytes,
+                _ => Domain::Int64,
+            })
+            .collect();
+        Ok(Self {
+            table: table.to_owned(),
+            fields,
+            domains,
+        })
+    }
+
+    /// Widens the domains of decimals for values that `i64` does not hold.
+    pub(crate) fn widen(&mut self, columns: &[ArrayRef], scratch: &mut KeyScratch) -> Result<()> {
+        for (idx, column) in columns.iter().enumerate() {
+            let decides = matches!(
+                plain_type(column.data_type()),
+                DataType::Decimal128(..) | DataType::Decimal256(..)
+            );
+            if !decides || self.domains[idx] != Domain::Int64 {
+                continue;
+            }
+            let column = [plain_column(column)?];
+            let field = Arc::clone(&self.fields[idx]);
+            let one = Self {
+                table: String::new(),
+                fields: vec![field],
+                domains: vec![Domain::Int64],
+            };
+            let plan = one.bind(&one.fields)?;
+            let encoded = plan.encode(&column, scratch)?;
+            let nulls = null_union(&column);
+            let is_null = |row: u32| nulls.as_ref().is_some_and(|n| n.is_null(row as usize));
+            if encoded.misses.iter().any(|&row| !is_null(row)) {
+                self.domains[idx] = Domain::Wide;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn table(&self) -> &str {
+        &self.table
+    }
+
+    pub(crate) fn fields(&self) -> &[FieldRef] {
+        &self.fields
+    }
+
+    /// Whether keys are compared as `i64`.
+    pub(crate) fn is_int(&self) -> bool {
+        matches!(self.domains[..], [Domain::Int64 | Domain::UInt64])
+    }
+
+    /// Whether keys are compared as the bytes of one column.
+    pub(crate) fn is_bytes(&self) -> bool {
+        matches!(self.domains[..], [Domain::Bytes])
+    }
+
+    /// Prepares the comparison with fact columns of these types, in the order of the key.
+    pub(crate) fn bind(&self, fact: &[FieldRef]) -> Result<KeyPlan> {
+        if fact.len() != self.fields.len() {
+            return Err(Error::invalid(format!(
+                "the number of columns is not that of the key: got=`{}` expected=`{}` dimension=`{}`",
+                fact.len(),
+                self.fields.len(),
+                self.table
+            )));
+        }
+        let mut parts = Vec::with_capacity(fact.len());
+        for ((key, fact), &domain) in self.fields.iter().zip(fact).zip(&self.domains) {
+            check_comparable(&self.table, key, fact)?;
+            let source = plain_type(fact.data_type()).clone();
+            let conversion = conversion(plain_type(key.data_type()), &source, domain);
+            parts.push(PartPlan { source, conversion });
+        }
+        let form = if parts
+            .iter()
+            .any(|part| part.conversion == Conversion::AlwaysNull)
+        {
+            Form::AlwaysNull
+        } else if self.is_int() {
+            Form::Ints
+        } else if self.is_bytes() {
+            Form::Bytes
+        } else {
+            let fields = parts
+                .iter()
+                .map(|part| SortField::new(row_type(part)))
+                .collect();
+            let converter = RowConverter::new(fields).map_err(|error| {
+                Error::internal("cannot encode keys as rows").with_source(error)
+            })?;
+            Form::Rows(Box::new(converter))
+        };
+        Ok(KeyPlan { parts, form })
+    }
+}
+
+/// How values of type `fact` come into the domain of a key of type `key`. The two are of one
+/// family.
+fn conversion(key: &DataType, fact: &DataType, domain: Domain) -> Conversion {
+    if fact.is_null() {
+        return Conversion::AlwaysNull;
+    }
+    let factor = match (tick_ns(fact), tick_ns(key)) {
+        (Some(from_ns), Some(to_ns)) => Factor::ticks(from_ns, to_ns),
+        _ => Factor::power_of_ten(scale(key) - scale(fact)),
+    };
+    match domain {
+        Domain::Int64 => Conversion::Ints(IntConversion {
+            factor,
+            unsigned: false,
+        }),
+        Domain::UInt64 => Conversion::Ints(IntConversion {
+            factor,
+            unsigned: true,
+        }),
+        Domain::Wide => Conversion::Wide(factor),
+        Domain::Bytes => Conversion::Bytes,
+    }
+}
+
+fn scale(data_type: &DataType) -> i32 {
+    match data_type {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => i32::from(*scale),
+        _ => 0,
+    }
+}

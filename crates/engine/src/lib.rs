@@ -1,0 +1,40 @@
+//! Enriches Arrow batches against keyed, immutable dimensions at memory speed.
+//!
+//! Data flows one way: a [`Source`] gives pieces of an input, workers decode them and probe the [`Dimension`]s of a
+//! [`StarJoin`], and a [`Sink`] takes the results in order. An [`Enrichment`] is all of that; [`load_table`] and
+//! [`load_dimension`] go between files, the store's tables and dimensions. Everything is synchronous and runs on the
+//! current rayon pool.
+
+mod dimension;
+mod error;
+mod index;
+mod join;
+mod key;
+mod load;
+mod pipeline;
+mod sink;
+mod source;
+mod unique;
+
+pub use self::{
+    dimension::{Dimension, DimensionBuilder, Found, Matches},
+    error::{Error, ErrorKind, Result},
+    index::{BUILD_ROWS_MAX, Layout, LayoutKind, NO_MATCH},
+    join::{
+        Collect, Encoding, JoinCounters, JoinKind, JoinSpec, Joined, MISSING_KEYS_MAX, MissingKey,
+        MissingKeys, OnColumn, OnMiss, Scratch, SelectColumn, StarJoin,
+    },
+    key::{KeyPlan, check_key_field},
+    load::{LoadMode, LoadOptions, LoadReport, load_dimension, load_table},
+    pipeline::{Control, EnrichReport, Enrichment, JoinReport, Progress, Sinks},
+    sink::{Compression, Sink, SinkOptions, Written, create, to_writer},
+    source::{
+        CsvOptions, Format, Piece, Source, SourceOptions, Sources, expand, from_reader, open,
+        open_all, parse_data_type,
+    },
+    unique::{Duplicates, FirstDuplicate, NullKey, OnDuplicate, UniqueKeys, UniqueRows},
+};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,0 +1,214 @@
+//! The main job: fact batches in, enriched batches out.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+
+use super::{Control, EnrichReport, JoinReport, for_each_ordered};
+use crate::{
+    Error, JoinCounters, MissingKeys, Result, Scratch, StarJoin, sink::Sink, source::Source,
+};
+
+/// The column of the unmatched rows that says which dimensions missed them.
+const MISSED_IN: &str = "missed_in";
+
+/// A planned enrichment: a star join, and what to do beside it.
+pub struct Enrichment {
+    join: StarJoin,
+    unmatched_schema: Option<SchemaRef>,
+}
+
+/// Where the rows of an enrichment go. The caller finishes the sinks, or drops them.
+pub struct Sinks<'a> {
+    /// The enriched rows.
+    pub output: &'a mut dyn Sink,
+    /// Fact rows that at least one dimension has missed; see [`Enrichment::unmatched_schema`].
+    pub unmatched: Option<&'a mut dyn Sink>,
+}
+
+/// What a worker makes of one piece.
+struct Enriched {
+    batches: Vec<RecordBatch>,
+    unmatched: Vec<RecordBatch>,
+    counters: Vec<JoinCounters>,
+    missing_keys: Vec<MissingKeys>,
+}
+
+impl Enrichment {
+    /// Plans an enrichment without unmatched rows.
+    pub fn new(join: StarJoin) -> Self {
+        Self {
+            join,
+            unmatched_schema: None,
+        }
+    }
+
+    /// Collects the fact rows that a dimension has missed, too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the facts have a column `missed_in` already.
+    pub fn with_unmatched(self) -> Result<Self> {
+        let facts = self.join.fact_schema();
+        if facts.column_with_name(MISSED_IN).is_some() {
+            return Err(Error::invalid(format!(
+                "unmatched rows get a column that the facts have already: column=`{MISSED_IN}`"
+            )));
+        }
+        let mut fields = facts.fields().to_vec();
+        fields.push(Arc::new(Field::new(MISSED_IN, DataType::Utf8, false)));
+        let schema = Schema::new_with_metadata(fields, facts.metadata().clone());
+        let collect = crate::Collect {
+            missed_rows: true,
+            ..crate::Collect::default()
+        };
+        Ok(Self {
+            join: self.join.with_collect(collect),
+            unmatched_schema: Some(Arc::new(schema)),
+        })
+    }
+
+    /// The joins.
+    pub fn join(&self) -> &StarJoin {
+        &self.join
+    }
+
+    /// The columns of unmatched rows: those of the facts, and `missed_in` with the aliases of the joins.
+    pub fn unmatched_schema(&self) -> Option<&SchemaRef> {
+        self.unmatched_schema.as_ref()
+    }
+
+    /// Enriches all of a source into the sinks, in the order of the source, on the current rayon pool.
+    ///
+    /// # Errors
+    /// Those of the source, the joins and the sinks, and [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled). The
+    /// sinks are not to be finished then.
+    pub fn run(
+        &self,
+        source: &mut dyn Source,
+        sinks: &mut Sinks<'_>,
+        control: &Control,
+    ) -> Result<EnrichReport> {
+        let mut report = EnrichReport {
+            num_bytes_in: source.num_bytes().unwrap_or(0),
+            joins: self.empty_reports(),
+            ..EnrichReport::default()
+        };
+        let scratches: Mutex<Vec<Scratch>> = Mutex::default();
+        let scratches = || scratches.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = |batches: &[RecordBatch]| {
+            let mut scratch = scratches().pop().unwrap_or_default();
+            let result = self.enrich(batches, &mut scratch);
+            scratches().push(scratch);
+            result
+        };
+        for_each_ordered(source, control, work, |done| {
+            report.num_rows_in += done.num_rows;
+            for batch in &done.result.batches {
+                report.num_rows_out += batch.num_rows() as u64;
+                sinks.output.write(batch)?;
+            }
+            if let Some(unmatched) = &mut sinks.unmatched {
+                done.result
+                    .unmatched
+                    .iter()
+                    .try_for_each(|batch| unmatched.write(batch))?;
+            }
+            for (join, (counters, missing_keys)) in report
+                .joins
+                .iter_mut()
+                .zip(done.result.counters.iter().zip(&done.result.missing_keys))
+            {
+                join.counters += *counters;
+                join.missing_keys.merge(missing_keys);
+            }
+            Ok(())
+        })?;
+        Ok(report)
+    }
+
+    fn enrich(&self, batches: &[RecordBatch], scratch: &mut Scratch) -> Result<Enriched> {
+        let num_joins = self.join.joins().len();
+        let mut enriched = Enriched {
+            batches: Vec::with_capacity(batches.len()),
+            unmatched: Vec::new(),
+            counters: vec![JoinCounters::default(); num_joins],
+            missing_keys: vec![MissingKeys::default(); num_joins],
+        };
+        scratch.first_row = 0;
+        for facts in batches {
+            let joined = self.join.join(facts, scratch)?;
+            scratch.first_row += facts.num_rows() as u64;
+            for (sum, counters) in enriched.counters.iter_mut().zip(&joined.counters) {
+                *sum += *counters;
+            }
+            for (sum, missing_keys) in enriched.missing_keys.iter_mut().zip(&joined.missing_keys) {
+                sum.merge(missing_keys);
+            }
+            if let Some(schema) = &self.unmatched_schema {
+                enriched
+                    .unmatched
+                    .extend(self.unmatched(schema, facts, &joined.missed_rows)?);
+            }
+            enriched.batches.push(joined.batch);
+        }
+        Ok(enriched)
+    }
+
+    /// The rows of a batch that some join has missed, once each, with the names of those joins.
+    fn unmatched(
+        &self,
+        schema: &SchemaRef,
+        facts: &RecordBatch,
+        missed_rows: &[Vec<u32>],
+    ) -> Result<Option<RecordBatch>> {
+        let mut rows: Vec<u32> = missed_rows.iter().flatten().copied().collect();
+        rows.sort_unstable();
+        rows.dedup();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut missed_in = vec![String::new(); rows.len()];
+        for ((spec, _), missed) in self.join.joins().zip(missed_rows) {
+            // Both ascend, and every missed row is among the rows.
+            let mut at = 0;
+            for row in missed {
+                while rows[at] < *row {
+                    at += 1;
+                }
+                let names = &mut missed_in[at];
+                if !names.is_empty() {
+                    names.push_str(", ");
+                }
+                names.push_str(spec.alias());
+            }
+        }
+        let indices = UInt32Array::from(rows);
+        let failed = |error| Error::internal("cannot take unmatched rows").with_source(error);
+        let mut columns: Vec<ArrayRef> = facts
+            .columns()
+            .iter()
+            .map(|column| arrow_select::take::take(column, &indices, None))
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        columns.push(Arc::new(StringArray::from(missed_in)));
+        let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
+        RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+            .map(Some)
+            .map_err(failed)
+    }
+
+    fn empty_reports(&self) -> Vec<JoinReport> {
+        let joins = self.join.joins();
+        joins
+            .map(|(spec, dimension)| JoinReport {
+                spec: spec.clone(),
+                version: dimension.version(),
+                num_dimension_rows: dimension.num_rows(),
+                layout: dimension.layout().to_string(),
+                counters: JoinCounters::default(),
+                missing_keys: MissingKeys::default(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,319 @@
+//! Outputs: a [`Sink`] takes batches in order and appears, whole, when it is finished.
+//!
+//! A format's encoder writes into an [`Output`], which counts bytes and knows whether it is a file
+//! that becomes visible at the end ([`atomic`]), a pipe, or any other writer.
+
+mod atomic;
+mod csv;
+mod ipc;
+mod json;
+mod output;
+mod parquet;
+mod text;
+mod view;
+
+use crate::{
+    Error, ErrorKind, Result,
+    source::{Format, KNOWN_EXTENSIONS, extension_format},
+};
+use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_schema::{Schema, SchemaRef};
+use output::Output;
+use std::{
+    error::Error as StdError,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
+
+/// A consumer of batches, in order.
+///
+/// Dropping a sink without [`finish`](Self::finish) leaves nothing behind where the output is a
+/// file; what went to a pipe has gone.
+pub trait Sink: Send {
+    /// Writes a batch of the sink's schema.
+    ///
+    /// # Errors
+    /// `Invalid` for another schema or a value that the format can't hold; `Unavailable` when the
+    /// system refuses (disk full, file too large, closed pipe). The output can't be finished
+    /// afterwards.
+    fn write(&mut self, batch: &RecordBatch) -> Result<()>;
+
+    /// Completes the output and makes it visible: on disk before it has its name.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); what stood at the path before is then untouched.
+    fn finish(self: Box<Self>) -> Result<Written>;
+}
+
+/// What a finished sink has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Rows, over all batches.
+    pub num_rows: u64,
+    /// Bytes of output, as stored.
+    pub num_bytes: u64,
+}
+
+/// How values, or a text as a whole, are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Uncompressed,
+    /// LZ4: Arrow IPC, Parquet.
+    Lz4,
+    /// Zstandard: all formats.
+    Zstd,
+    /// Snappy: Parquet.
+    Snappy,
+    /// Gzip: Parquet, CSV, TSV, NDJSON.
+    Gzip,
+}
+
+/// How to write an output. Plain values; the default follows the file name.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SinkOptions {
+    /// The format. `None`: by the file name's extension; an Arrow IPC stream for standard output.
+    pub format: Option<Format>,
+    /// The compression. `None`: by the extension (`.gz`, `.zst`) for text, Zstandard for Parquet,
+    /// none for Arrow IPC.
+    pub compression: Option<Compression>,
+    /// Pairs that are added to the schema's metadata (Arrow IPC, Parquet; text has no place for
+    /// them).
+    pub metadata: Vec<(String, String)>,
+    /// The byte between CSV fields. `None`: a comma, for TSV a tab.
+    pub csv_delimiter: Option<u8>,
+    /// Whether CSV begins with the column names.
+    pub csv_header: bool,
+    /// What CSV writes for null.
+    pub csv_null_text: String,
+    /// Rows of a Parquet row group, at most; a group also ends at
+    /// [`ROW_GROUP_BYTES_MAX`](Self::ROW_GROUP_BYTES_MAX).
+    pub row_group_rows: usize,
+}
+
+impl SinkOptions {
+    /// Encoded bytes of a Parquet row group that is still in memory, at most.
+    pub const ROW_GROUP_BYTES_MAX: usize = 256 << 20;
+}
+
+impl Default for SinkOptions {
+    fn default() -> Self {
+        Self {
+            format: None,
+            compression: None,
+            metadata: Vec::new(),
+            csv_delimiter: None,
+            csv_header: true,
+            csv_null_text: String::new(),
+            row_group_rows: 1 << 20,
+        }
+    }
+}
+
+/// Begins an output at `path`; `-` is standard output.
+///
+/// A file is invisible until it is finished, and then replaces what stood there in one step. A
+/// symbolic link is followed; a pipe or a device is written to directly.
+///
+/// # Errors
+/// `NotFound` for a missing directory; `Invalid` for a directory as target, an unknown extension, or
+/// a column type that the format can't hold; `Unavailable` when the system refuses. All at once,
+/// before any work is done.
+pub fn create(path: &Path, schema: &SchemaRef, options: &SinkOptions) -> Result<Box<dyn Sink>> {
+    if path.as_os_str() == "-" {
+        return to_writer("standard output", Box::new(io::stdout()), schema, options);
+    }
+    let name = path.display().to_string();
+    let format = options
+        .format
+        .or_else(|| extension_format(path))
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "{name}: unknown format: name it with the format option, or use one of these \
+             extensions: `{KNOWN_EXTENSIONS}`"
+            ))
+        })?;
+    let extension = path
+        .extension()
+        .map(|e| e.to_string_lossy().to_ascii_lowercase());
+    let by_name = match extension.as_deref() {
+        Some("gz") => Some(Compression::Gzip),
+        Some("zst") => Some(Compression::Zstd),
+        _ => None,
+    };
+    let compression = options.compression.or(by_name);
+    let open = || Output::create(path);
+    FormatSink::begin(name, format, compression, open, schema, options)
+}
+
+/// Begins an output into any writer; `name` is for messages. The format is an Arrow IPC stream unless
+/// [`SinkOptions::format`] says otherwise.
+///
+/// # Errors
+/// As [`create`].
+pub fn to_writer(
+    name: &str,
+    writer: Box<dyn Write + Send>,
+    schema: &SchemaRef,
+    options: &SinkOptions,
+) -> Result<Box<dyn Sink>> {
+    let format = options.format.unwrap_or(Format::ArrowStream);
+    let open = || Ok(Output::writer(writer));
+    FormatSink::begin(
+        name.to_owned(),
+        format,
+        options.compression,
+        open,
+        schema,
+        options,
+    )
+}
+
+/// What a format does with batches of one schema.
+trait Encoder: Send {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()>;
+    /// Writes what the format has at its end, and gives the output back, flushed.
+    fn finish(self: Box<Self>) -> Result<Output>;
+}
+
+/// Any encoder, with what all formats have in common.
+struct FormatSink {
+    name: String,
+    schema: SchemaRef,
+    /// `None` after a failure: what is half written must not be finished.
+    encoder: Option<Box<dyn Encoder>>,
+    num_rows: u64,
+}
+
+impl FormatSink {
+    fn begin(
+        name: String,
+        format: Format,
+        compression: Option<Compression>,
+        open: impl FnOnce() -> Result<Output>,
+        schema: &SchemaRef,
+        options: &SinkOptions,
+    ) -> Result<Box<dyn Sink>> {
+        let mut metadata = schema.metadata().clone();
+        metadata.extend(options.metadata.iter().cloned());
+        let schema = Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
+        let begin = || -> Result<Box<dyn Encoder>> {
+            // What the format can't hold is refused before a file is opened.
+            Ok(match format {
+                Format::ArrowFile => Box::new(ipc::FileEncoder::new(open, &schema, compression)?),
+                Format::ArrowStream => {
+                    Box::new(ipc::StreamEncoder::new(open, &schema, compression)?)
+                }
+                Format::Parquet => Box::new(parquet::ParquetEncoder::new(
+                    open,
+                    &schema,
+                    compression,
+                    options,
+                )?),
+                Format::Csv | Format::Tsv => Box::new(csv::CsvEncoder::new(
+                    open,
+                    &schema,
+                    format,
+                    compression,
+                    options,
+                )?),
+                Format::NdJson => Box::new(json::JsonEncoder::new(open, &schema, compression)?),
+            })
+        };
+        let encoder = begin().map_err(|error| error.context(&name))?;
+        Ok(Box::new(Self {
+            name,
+            schema,
+            encoder: Some(encoder),
+            num_rows: 0,
+        }))
+    }
+
+    /// The batch under the sink's own schema, which has more metadata.
+    fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = batch.columns().to_vec();
+        let names = |schema: &Schema| -> Vec<String> {
+            schema
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect()
+        };
+        let schema = batch.schema();
+        if !Arc::ptr_eq(&schema, &self.schema) && names(&schema) != names(&self.schema) {
+            return Err(Error::invalid(format!(
+                "a batch has other columns than the output: got=`{}`, expected=`{}`",
+                names(&schema).join(", "),
+                names(&self.schema).join(", ")
+            )));
+        }
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(
+            |error| {
+                Error::invalid("a batch has other column types than the output").with_source(error)
+            },
+        )
+    }
+}
+
+impl Sink for FormatSink {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        let mut encoder = self
+            .encoder
+            .take()
+            .ok_or_else(|| failed_before(&self.name))?;
+        if batch.num_rows() > 0 {
+            self.conform(batch)
+                .and_then(|batch| encoder.write(&batch))
+                .map_err(|error| error.context(&self.name))?;
+        }
+        self.encoder = Some(encoder);
+        self.num_rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Written> {
+        let encoder = self.encoder.ok_or_else(|| failed_before(&self.name))?;
+        let num_bytes = encoder
+            .finish()
+            .and_then(Output::commit)
+            .map_err(|error| error.context(&self.name))?;
+        Ok(Written {
+            num_rows: self.num_rows,
+            num_bytes,
+        })
+    }
+}
+
+fn failed_before(name: &str) -> Error {
+    Error::invalid(format!(
+        "{name}: the output has failed before and can't be continued"
+    ))
+}
+
+/// Turns a writer's error into ours: `Unavailable` when there is an I/O error at its bottom.
+fn encode_error(error: impl StdError + Send + Sync + 'static) -> Error {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
+    let is_io = loop {
+        match cause {
+            None => break false,
+            Some(inner) if inner.is::<io::Error>() => break true,
+            Some(inner) => cause = inner.source(),
+        }
+    };
+    if is_io {
+        Error::new(ErrorKind::Unavailable, "cannot write").with_source(error)
+    } else {
+        Error::invalid("the format cannot hold these values").with_source(error)
+    }
+}
+
+/// The error for a compression that a format does not have.
+fn no_such_compression(format: Format, compression: Compression) -> Error {
+    Error::invalid(format!(
+        "the format does not have this compression: format=`{format}`, \
+         compression=`{compression:?}`"
+    ))
+}

@@ -1,0 +1,369 @@
+use std::sync::Arc;
+
+use arrow_array::builder::{Int64Builder, ListBuilder, MapBuilder, StringBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int8Type;
+use arrow_array::{
+    Array, ArrayRef, DictionaryArray, FixedSizeListArray, Float64Array, Int8Array, Int32Array,
+    Int64Array, NullArray, RecordBatch, StringArray, StringViewArray, StructArray,
+};
+use arrow_schema::{DataType, Field, Schema, UnionFields, UnionMode};
+use darner_engine::{
+    Dimension, DimensionBuilder, Encoding, ErrorKind, JoinSpec, LayoutKind, Scratch, StarJoin,
+};
+
+fn ids(values: &[i64]) -> ArrayRef {
+    Arc::new(Int64Array::from(values.to_vec()))
+}
+
+fn rows(keys: &[i64], names: &[&str]) -> RecordBatch {
+    let names: ArrayRef = Arc::new(StringArray::from(names.to_vec()));
+    RecordBatch::try_from_iter([("name", names), ("id", ids(keys))]).unwrap()
+}
+
+fn builder() -> DimensionBuilder {
+    DimensionBuilder::new("dim", rows(&[], &[]).schema(), &["id".to_owned()]).unwrap()
+}
+
+fn content(dimension: &Dimension, batch_rows: usize) -> Vec<(i64, String)> {
+    let mut content = Vec::new();
+    for batch in dimension.batches(batch_rows) {
+        let batch = batch.unwrap();
+        let names = batch.column(0).as_string::<i32>().iter().flatten();
+        let keys = batch
+            .column(1)
+            .as_primitive::<arrow_array::types::Int64Type>()
+            .values();
+        content.extend(keys.iter().copied().zip(names.map(str::to_owned)));
+    }
+    content
+}
+
+#[test]
+fn dead_rows_cannot_be_seen() {
+    let mut builder = builder().with_version(9);
+    builder
+        .upsert(rows(&[1, 2, 3, 2], &["a", "b", "c", "d"]))
+        .unwrap();
+    let keys = |keys: &[i32]| {
+        let keys: ArrayRef = Arc::new(Int32Array::from(keys.to_vec()));
+        RecordBatch::try_from_iter([("any", keys)]).unwrap()
+    };
+    builder.delete(keys(&[3, 77])).unwrap();
+    builder.upsert(rows(&[4, 1], &["e", "f"])).unwrap();
+    builder.delete(keys(&[4])).unwrap();
+    builder.upsert(rows(&[4], &["g"])).unwrap();
+    let dimension = builder.finish().unwrap();
+    assert_eq!((dimension.num_rows(), dimension.version()), (3, 9));
+    let expected = [
+        (2, "d".to_owned()),
+        (1, "f".to_owned()),
+        (4, "g".to_owned()),
+    ];
+    for batch_rows in [0, 1, 2, 100] {
+        assert_eq!(content(&dimension, batch_rows), expected);
+    }
+    assert!(!dimension.contains(&[ids(&[3])]).unwrap());
+    assert!(dimension.contains(&[ids(&[4])]).unwrap());
+    let row = dimension.get(&[ids(&[2])]).unwrap().unwrap();
+    assert_eq!(row, rows(&[2], &["d"]));
+    assert_eq!(dimension.get(&[ids(&[3])]).unwrap(), None);
+    assert!(dimension.get(&[ids(&[3, 4])]).is_err());
+
+    let keys: ArrayRef = Arc::new(Int64Array::from(vec![
+        Some(4),
+        None,
+        Some(3),
+        Some(2),
+        Some(4),
+    ]));
+    let found = dimension.get_many(&[keys]).unwrap();
+    let is_found: Vec<_> = found.is_found.iter().flatten().collect();
+    assert_eq!(is_found, [true, false, false, true, true]);
+    let names: Vec<_> = found.batch.column(0).as_string::<i32>().iter().collect();
+    assert_eq!(names, [Some("g"), None, None, Some("d"), Some("g")]);
+    assert!(dimension.index_bytes() > 0 && dimension.memory_bytes() > dimension.index_bytes());
+}
+
+#[test]
+fn no_rows_and_one_row_work() {
+    let empty = builder().finish().unwrap();
+    assert_eq!((empty.num_rows(), empty.batches(10).count()), (0, 0));
+    assert_eq!(empty.layout().to_string(), "direct (no keys)");
+    assert!(!empty.contains(&[ids(&[0])]).unwrap());
+    assert_eq!(empty.get_many(&[ids(&[0, 1])]).unwrap().batch.num_rows(), 2);
+    let mut builder = builder();
+    builder.upsert(rows(&[i64::MIN], &["a"])).unwrap();
+    let gone = RecordBatch::try_from_iter([("id", ids(&[i64::MIN]))]).unwrap();
+    builder.delete(gone).unwrap();
+    assert_eq!(builder.finish().unwrap().num_rows(), 0);
+}
+
+#[test]
+fn only_key_columns_work() {
+    let keys = RecordBatch::try_from_iter([("id", ids(&[5, 6]))]).unwrap();
+    let mut builder = DimensionBuilder::new("d", keys.schema(), &["id".to_owned()]).unwrap();
+    builder.upsert(keys.clone()).unwrap();
+    let dimension = Arc::new(builder.finish().unwrap());
+    for text in ["d on id", "inner d on id", "semi d on id"] {
+        let joins = vec![(JoinSpec::parse(text).unwrap(), Arc::clone(&dimension))];
+        let join = StarJoin::new(&keys.schema(), None, joins, Encoding::Dictionary).unwrap();
+        assert_eq!(
+            join.join(&keys, &mut Scratch::default()).unwrap().batch,
+            keys
+        );
+    }
+}
+
+#[test]
+fn projection_keeps_keys_and_what_is_named() {
+    let batch = RecordBatch::try_from_iter([
+        ("a", ids(&[1, 2])),
+        ("id", ids(&[3, 4])),
+        ("b", ids(&[5, 6])),
+    ])
+    .unwrap();
+    let builder = DimensionBuilder::new("d", batch.schema(), &["id".to_owned()]).unwrap();
+    let mut builder = builder.with_projection(&["b".to_owned()]).unwrap();
+    builder.upsert(batch).unwrap();
+    let dimension = builder.finish().unwrap();
+    let names: Vec<_> = dimension
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| f.name().as_str())
+        .collect();
+    assert_eq!(names, ["id", "b"]);
+    assert!(dimension.contains(&[ids(&[4])]).unwrap());
+}
+
+#[test]
+fn null_keys_name_row_and_column() {
+    let id = |values: Vec<Option<i64>>| {
+        RecordBatch::try_from_iter_with_nullable([
+            ("a", ids(&vec![1; values.len()]), true),
+            ("b", Arc::new(Int64Array::from(values)) as ArrayRef, true),
+        ])
+        .unwrap()
+    };
+    let key = ["a".to_owned(), "b".to_owned()];
+    let mut builder = DimensionBuilder::new("dim", id(vec![]).schema(), &key).unwrap();
+    builder.upsert(id(vec![Some(1), Some(2)])).unwrap();
+    let error = builder.upsert(id(vec![Some(3), None])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(
+        error
+            .message()
+            .contains("column=`b` row=`3` dimension=`dim`"),
+        "{error}"
+    );
+    // The builder is as it was.
+    assert_eq!(builder.finish().unwrap().num_rows(), 2);
+}
+
+#[test]
+fn layouts_follow_the_keys() {
+    let layout = |columns: Vec<ArrayRef>| {
+        let names = ["a", "b"].into_iter().zip(columns);
+        let batch = RecordBatch::try_from_iter(names).unwrap();
+        let names: Vec<_> = batch
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| f.name().clone())
+            .collect();
+        let mut builder = DimensionBuilder::new("d", batch.schema(), &names).unwrap();
+        builder.upsert(batch).unwrap();
+        builder.finish().unwrap().layout().clone()
+    };
+    assert_eq!(
+        layout(vec![ids(&[3, 10])]).to_string(),
+        "direct (2 keys in a range of 8)"
+    );
+    assert_eq!(layout(vec![ids(&[0, 5000])]).kind(), LayoutKind::Hash);
+    let text: ArrayRef = Arc::new(StringViewArray::from(vec!["x", "y"]));
+    assert_eq!(layout(vec![Arc::clone(&text)]).kind(), LayoutKind::Bytes);
+    assert_eq!(
+        layout(vec![ids(&[1, 1]), text]).to_string(),
+        "row (2 columns)"
+    );
+}
+
+/// Payload columns of two pages, three and two rows, joined left in every encoding against what
+/// stands in the pages.
+fn check_payload(first: ArrayRef, second: ArrayRef) {
+    let data_type = first.data_type().clone();
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("p", data_type.clone(), true),
+    ]));
+    let mut builder = DimensionBuilder::new("d", Arc::clone(&schema), &["id".to_owned()]).unwrap();
+    let page = |keys: &[i64], payload: &ArrayRef| {
+        RecordBatch::try_new(Arc::clone(&schema), vec![ids(keys), Arc::clone(payload)]).unwrap()
+    };
+    builder.upsert(page(&[0, 1, 2], &first)).unwrap();
+    builder.upsert(page(&[3, 1], &second)).unwrap();
+    let dimension = Arc::new(builder.finish().unwrap());
+    assert_eq!(dimension.num_rows(), 4);
+    let whole: Vec<_> = dimension.batches(3).map(Result::unwrap).collect();
+    assert_eq!(whole[0].column(1).to_data().data_type(), &data_type);
+    let facts = RecordBatch::try_from_iter([("id", ids(&[9, 1, 2, 3, 0, 1]))]).unwrap();
+    for encoding in [Encoding::Plain, Encoding::View, Encoding::Dictionary] {
+        let joins = vec![(JoinSpec::parse("d on id").unwrap(), Arc::clone(&dimension))];
+        let join = StarJoin::new(&facts.schema(), None, joins, encoding).unwrap();
+        let joined = join.join(&facts, &mut Scratch::default()).unwrap();
+        let got = joined.batch.column(1);
+        let text = |array: &ArrayRef, row: usize| {
+            arrow_cast::display::array_value_to_string(array, row).unwrap()
+        };
+        for (row, (source, at)) in [
+            (&second, 1),
+            (&first, 2),
+            (&second, 0),
+            (&first, 0),
+            (&second, 1),
+        ]
+        .iter()
+        .enumerate()
+        {
+            assert_eq!(
+                text(got, row + 1),
+                text(source, *at),
+                "{data_type}, {encoding:?}"
+            );
+        }
+        assert!(
+            data_type.is_null() || got.logical_nulls().unwrap().is_null(0),
+            "{data_type}"
+        );
+    }
+}
+
+fn check_sliced(whole: ArrayRef) {
+    assert_eq!(whole.len(), 6);
+    check_payload(whole.slice(1, 3), whole.slice(4, 2));
+}
+
+#[test]
+fn payload_of_any_type_is_carried() {
+    let int: ArrayRef = Arc::new(Int64Array::from(vec![
+        Some(1),
+        None,
+        Some(3),
+        Some(4),
+        Some(5),
+        None,
+    ]));
+    let text = vec![
+        Some("a"),
+        Some("a string that is long"),
+        None,
+        Some("d"),
+        Some(""),
+        Some("f"),
+    ];
+    let text: ArrayRef = Arc::new(StringArray::from(text));
+    for data_type in [
+        DataType::Int64,
+        DataType::Utf8,
+        DataType::Date32,
+        DataType::Boolean,
+        DataType::Float16,
+        DataType::Decimal256(50, 3),
+        DataType::Timestamp(arrow_schema::TimeUnit::Second, None),
+        DataType::Duration(arrow_schema::TimeUnit::Second),
+        DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Int64)),
+    ] {
+        let narrow = arrow_cast::cast(&int, &DataType::Int32).unwrap();
+        let from = if data_type == DataType::Date32 {
+            &narrow
+        } else {
+            &int
+        };
+        check_sliced(arrow_cast::cast(from, &data_type).unwrap());
+    }
+    for data_type in [
+        DataType::Utf8,
+        DataType::LargeUtf8,
+        DataType::Utf8View,
+        DataType::Binary,
+        DataType::LargeBinary,
+        DataType::BinaryView,
+        DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8)),
+    ] {
+        check_sliced(arrow_cast::cast(&text, &data_type).unwrap());
+    }
+    check_sliced(Arc::new(NullArray::new(6)));
+    let fields = vec![
+        Field::new("i", DataType::Int64, true),
+        Field::new("t", DataType::Utf8, true),
+    ];
+    let arrays = vec![Arc::clone(&int), text];
+    check_sliced(Arc::new(StructArray::new(fields.into(), arrays, None)));
+    let mut list = ListBuilder::new(Int64Builder::new());
+    let mut map = MapBuilder::new(None, StringBuilder::new(), Int64Builder::new());
+    for n in 0..6_i64 {
+        list.append_value((0..n).map(Some));
+        map.keys().append_value(n.to_string());
+        map.values().append_value(n);
+        map.append(n != 2).unwrap();
+    }
+    let list: ArrayRef = Arc::new(list.finish());
+    check_sliced(Arc::new(map.finish()));
+    for data_type in [
+        DataType::new_large_list(DataType::Int64, true),
+        DataType::ListView(Arc::new(Field::new_list_field(DataType::Int64, true))),
+    ] {
+        check_sliced(arrow_cast::cast(&list, &data_type).unwrap());
+    }
+    check_sliced(list);
+    let item = Arc::new(Field::new_list_field(DataType::Int64, true));
+    let values = ids(&(0..12).collect::<Vec<_>>());
+    check_sliced(Arc::new(FixedSizeListArray::new(item, 2, values, None)));
+}
+
+#[test]
+fn pages_with_different_dictionaries_are_joined() {
+    let dictionary = |from: i64, values: i64| -> ArrayRef {
+        let values: StringArray = (from..from + values).map(|n| Some(n.to_string())).collect();
+        let keys = Int8Array::from(vec![Some(0), Some(99), None]);
+        Arc::new(DictionaryArray::<Int8Type>::new(keys, Arc::new(values)))
+    };
+    check_payload(dictionary(0, 100), dictionary(0, 100).slice(0, 2));
+    // 200 values together: more than the keys of the type can tell apart.
+    check_payload(dictionary(0, 100), dictionary(500, 100).slice(0, 2));
+}
+
+#[test]
+fn types_that_cannot_be_carried_are_refused() {
+    let fields = UnionFields::try_new([0], [Field::new("a", DataType::Int64, true)]).unwrap();
+    let union = DataType::Union(fields, UnionMode::Sparse);
+    for data_type in [union.clone(), DataType::new_list(union, true)] {
+        let schema = Schema::new(vec![
+            Field::new("id", DataType::Int64, false),
+            Field::new("u", data_type, true),
+        ]);
+        let error = DimensionBuilder::new("d", Arc::new(schema), &["id".to_owned()]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("column=`u`"), "{error}");
+    }
+}
+
+#[test]
+fn batches_of_other_types_are_refused() {
+    let mut builder = builder();
+    let float: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
+    let batch = RecordBatch::try_from_iter([("name", float), ("id", ids(&[1]))]).unwrap();
+    let error = builder.upsert(batch).unwrap_err();
+    assert!(
+        error
+            .message()
+            .contains("column=`name` got=`Float64` expected=`Utf8`"),
+        "{error}"
+    );
+    let keys: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
+    let error = builder
+        .delete(RecordBatch::try_from_iter([("id", keys)]).unwrap())
+        .unwrap_err();
+    assert!(error.message().contains("key_type=`Int64`"), "{error}");
+}

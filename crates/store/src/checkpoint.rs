@@ -1,0 +1,487 @@
+//! Durable sets of files: how they are written, swapped and found again.
+//!
+//! ```text
+//! CURRENT                              "darner-store 1 NUMBER MANIFEST_CRC\n": which checkpoint counts
+//! checkpoint/0000000000000007/
+//!   MANIFEST                           the catalog, the watermarks, and every file below with length and CRC32C
+//!   t3g1/                              table 3, generation 1
+//!     pages                            the page list: what each page is, and its checksum
+//!     01J....parquet                   Tonbo's files, hard-linked with the working directory: never changed
+//!     version/01J....log               Tonbo's list of its files, copied: Tonbo does change its own
+//! ```
+//!
+//! Write order, each step on disk before the next begins:
+//! 1. flush the changed tables; link or copy their files into the new directory; write page lists;
+//! 2. fsync every new file and every new directory; write and fsync `MANIFEST`; fsync the directories above;
+//! 3. write `CURRENT.new`, fsync it, rename it over `CURRENT`, fsync the store's directory. **This is the commit.**
+//! 4. remove the log segments that the checkpoint covers, and older checkpoints that no reader holds.
+//!
+//! A crash before 3 leaves the old checkpoint and the whole log; the new directory is removed by the next open. A
+//! crash after 3 leaves segments that are skipped by their version. A table that did not change since the checkpoint
+//! before is linked from there, without being flushed, read or checksummed again.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    catalog::{TableSpec, check_name},
+    codec::{Decoder, Encoder},
+    disk,
+    error::{Error, ErrorKind, Result},
+    keyspace::{Attach, Keyspace, TableFile, TableSource, VERSION_DIR, check_file},
+    lock::{self, ReaderLock},
+    page::PageMeta,
+    state::{State, TableState, Watermark, table_dir_name},
+    version::Version,
+    workdir::WorkDir,
+};
+
+const CHECKPOINT_DIR: &str = "checkpoint";
+const CURRENT: &str = "CURRENT";
+const MANIFEST: &str = "MANIFEST";
+const PAGES: &str = "pages";
+const FORMAT: &str = "darner-store 1";
+const MANIFEST_MAGIC: &[u8; 8] = b"DRNRMAN1";
+const PAGES_MAGIC: &[u8; 8] = b"DRNRPGS1";
+
+/// Which checkpoint counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Current {
+    pub(crate) number: u64,
+    manifest_crc: u32,
+}
+
+impl Current {
+    /// Reads `CURRENT`; `None` if there is none.
+    pub(crate) fn read(store_dir: &Path) -> Result<Option<Self>> {
+        let path = store_dir.join(CURRENT);
+        let bytes = match disk::read_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            result => result?,
+        };
+        let damaged = || {
+            Error::data(format!(
+                "file of the store is damaged: file=`{}`",
+                path.display()
+            ))
+        };
+        let text = std::str::from_utf8(&bytes).map_err(|_| damaged())?;
+        let Some(fields) = text.strip_prefix(FORMAT) else {
+            if text.starts_with("darner-store ") {
+                return Err(Error::data(format!(
+                    "store has a format that this version of darner does not know: file=`{}` expected=`{FORMAT}`",
+                    path.display()
+                )));
+            }
+            return Err(damaged());
+        };
+        let fields = fields.strip_suffix('\n').ok_or_else(damaged)?;
+        let mut fields = fields.split(' ').skip(1);
+        let mut field = |len: usize| {
+            let digits = fields
+                .next()
+                .filter(|digits| digits.len() == len)
+                .ok_or_else(damaged)?;
+            u64::from_str_radix(digits, 16).map_err(|_| damaged())
+        };
+        let number = field(16)?;
+        let manifest_crc = u32::try_from(field(8)?).map_err(|_| damaged())?;
+        Ok(Some(Self {
+            number,
+            manifest_crc,
+        }))
+    }
+
+    fn encode(self) -> String {
+        format!("{FORMAT} {:016x} {:08x}\n", self.number, self.manifest_crc)
+    }
+
+    pub(crate) fn dir(self, store_dir: &Path) -> PathBuf {
+        store_dir
+            .join(CHECKPOINT_DIR)
+            .join(format!("{:016x}", self.number))
+    }
+}
+
+/// Writes a checkpoint of `state` and makes it the current one. Steps 1 to 3.
+///
+/// Each table's `checkpointed` points into the new checkpoint afterwards.
+pub(crate) fn write(store_dir: &Path, number: u64, state: &mut State) -> Result<()> {
+    let above = store_dir.join(CHECKPOINT_DIR);
+    let dir = Current {
+        number,
+        manifest_crc: 0,
+    }
+    .dir(store_dir);
+    disk::make_dir(&above)?;
+    // Left by a checkpoint that failed; nothing points to it.
+    disk::remove_dir(&dir)?;
+    disk::make_dir(&dir)?;
+    let result = write_files(store_dir, number, &dir, state);
+    if result.is_err() && Current::read(store_dir).ok().flatten().map(|c| c.number) != Some(number)
+    {
+        // It counts for nothing; the next open would remove it too.
+        let _ = disk::remove_dir(&dir);
+    }
+    let files = result?;
+    let lock = Arc::new(lock_manifest(&dir)?);
+    for (table, files) in state.tables.values_mut().zip(files) {
+        let dir = dir.join(table_dir_name(table.id, table.generation));
+        let source = TableSource {
+            dir,
+            files,
+            attach: Attach::Link,
+            lock: Arc::clone(&lock),
+        };
+        table.keyspace.set_source(source.clone());
+        table.checkpointed = Some(source);
+    }
+    Ok(())
+}
+
+fn write_files(
+    store_dir: &Path,
+    number: u64,
+    dir: &Path,
+    state: &State,
+) -> Result<Vec<Vec<TableFile>>> {
+    let mut tables = Vec::with_capacity(state.tables.len());
+    for table in state.tables.values() {
+        let table_dir = dir.join(table_dir_name(table.id, table.generation));
+        disk::make_dir(&table_dir)?;
+        disk::make_dir(&table_dir.join(VERSION_DIR))?;
+        let files = if let Some(source) = &table.checkpointed {
+            link_unchanged(source, &table_dir)?
+        } else {
+            let files = table.keyspace.flush_and(|| {
+                copy_live(
+                    table.keyspace.dir(),
+                    table.keyspace.source().as_ref(),
+                    &table_dir,
+                )
+            })?;
+            write_page_list(&table_dir, &table.pages, files)?
+        };
+        disk::sync_dir(&table_dir.join(VERSION_DIR))?;
+        disk::sync_dir(&table_dir)?;
+        tables.push(files);
+    }
+    let manifest = encode_manifest(state, &tables);
+    disk::write_file_synced(&dir.join(MANIFEST), &manifest)?;
+    disk::sync_dir(dir)?;
+    disk::sync_dir(&store_dir.join(CHECKPOINT_DIR))?;
+    let current = Current {
+        number,
+        manifest_crc: crc32c::crc32c(&manifest),
+    };
+    let temporary = store_dir.join("CURRENT.new");
+    disk::write_file_synced(&temporary, current.encode().as_bytes())?;
+    disk::rename(&temporary, &store_dir.join(CURRENT))?;
+    disk::sync_dir(store_dir)?;
+    Ok(tables)
+}
+
+/// Takes over a table that did not change since the checkpoint before.
+fn link_unchanged(source: &TableSource, table_dir: &Path) -> Result<Vec<TableFile>> {
+    for file in &source.files {
+        let to = table_dir.join(&file.name);
+        if !disk::link_or_copy(&source.dir.join(&file.name), &to)? {
+            disk::sync_file(&to)?;
+        }
+    }
+    Ok(source.files.clone())
+}
+
+/// Brings a flushed working directory into a checkpoint, on disk.
+fn copy_live(
+    live_dir: &Path,
+    before: Option<&TableSource>,
+    table_dir: &Path,
+) -> Result<Vec<TableFile>> {
+    let mut files = Vec::new();
+    for name in disk::list_dir(live_dir)?
+        .into_iter()
+        .filter(|name| name.ends_with(".parquet"))
+    {
+        let (from, to) = (live_dir.join(&name), table_dir.join(&name));
+        let is_linked = disk::link_or_copy(&from, &to)?;
+        let known = before.and_then(|source| source.files.iter().find(|file| file.name == name));
+        if let (Some(known), true) = (known, is_linked) {
+            // The same file, already on disk and with a known checksum.
+            files.push(known.clone());
+            continue;
+        }
+        disk::sync_file(&to)?;
+        let (num_bytes, crc) = disk::checksum_file(&to)?;
+        files.push(TableFile {
+            name,
+            num_bytes,
+            crc,
+        });
+    }
+    for name in disk::list_dir(&live_dir.join(VERSION_DIR))? {
+        let name = format!("{VERSION_DIR}/{name}");
+        let to = table_dir.join(&name);
+        disk::copy(&live_dir.join(&name), &to)?;
+        disk::sync_file(&to)?;
+        let (num_bytes, crc) = disk::checksum_file(&to)?;
+        files.push(TableFile {
+            name,
+            num_bytes,
+            crc,
+        });
+    }
+    Ok(files)
+}
+
+fn write_page_list(
+    table_dir: &Path,
+    pages: &[Arc<PageMeta>],
+    mut files: Vec<TableFile>,
+) -> Result<Vec<TableFile>> {
+    let mut out = Encoder::new();
+    for byte in PAGES_MAGIC {
+        out.put_u8(*byte);
+    }
+    out.put_u64(pages.len() as u64);
+    for page in pages {
+        page.encode(&mut out);
+    }
+    let bytes = out.finish();
+    disk::write_file_synced(&table_dir.join(PAGES), &bytes)?;
+    files.push(TableFile {
+        name: PAGES.to_owned(),
+        num_bytes: bytes.len() as u64,
+        crc: crc32c::crc32c(&bytes),
+    });
+    Ok(files)
+}
+
+fn read_page_list(table_dir: &Path, files: &[TableFile]) -> Result<Vec<Arc<PageMeta>>> {
+    let path = table_dir.join(PAGES);
+    let file = files
+        .iter()
+        .find(|file| file.name == PAGES)
+        .ok_or_else(|| {
+            Error::data(format!(
+                "checkpoint has no page list: file=`{}`",
+                path.display()
+            ))
+        })?;
+    check_file(&path, file)?;
+    let bytes = disk::read_file(&path)?;
+    let mut input = Decoder::new(bytes.strip_prefix(PAGES_MAGIC).unwrap_or_default());
+    let num_pages = input.get_u64()?;
+    let mut pages = Vec::new();
+    for _ in 0..num_pages {
+        pages.push(Arc::new(PageMeta::decode(&mut input)?));
+    }
+    input.expect_end()?;
+    Ok(pages)
+}
+
+fn encode_manifest(state: &State, tables: &[Vec<TableFile>]) -> Vec<u8> {
+    let mut out = Encoder::new();
+    for byte in MANIFEST_MAGIC {
+        out.put_u8(*byte);
+    }
+    out.put_u64(state.version.number);
+    out.put_i64(state.version.time_us);
+    out.put_u32(state.next_table_id);
+    out.put_u64(state.tables.len() as u64);
+    for ((name, table), files) in state.tables.iter().zip(tables) {
+        out.put_str(name);
+        out.put_u32(table.id);
+        out.put_u32(table.generation);
+        table.spec.encode(&mut out);
+        out.put_u8(u8::from(table.is_distinct));
+        for version in [table.created, table.changed] {
+            out.put_u64(version.number);
+            out.put_i64(version.time_us);
+        }
+        out.put_u64(table.keyspace.next_page_id());
+        out.put_u64(files.len() as u64);
+        for file in files {
+            out.put_str(&file.name);
+            out.put_u64(file.num_bytes);
+            out.put_u32(file.crc);
+        }
+    }
+    out.put_u64(state.watermarks.len() as u64);
+    for (name, watermark) in &state.watermarks {
+        out.put_str(name);
+        out.put_u64(watermark.version.number);
+        out.put_i64(watermark.version.time_us);
+        out.put_bytes(&watermark.value);
+    }
+    out.finish()
+}
+
+/// Keeps a checkpoint that this process has just made current.
+fn lock_manifest(dir: &Path) -> Result<ReaderLock> {
+    let path = dir.join(MANIFEST);
+    let file = std::fs::File::open(&path)
+        .map_err(|error| Error::io(format!("cannot open `{}`", path.display()), error))?;
+    ReaderLock::take(file)?
+        .ok_or_else(|| Error::internal("somebody holds the manifest of a new checkpoint"))
+}
+
+/// Reads the current checkpoint, which stays for as long as its tables are used. Tables will work in directories below `work_dir`.
+///
+/// `None` if there is no checkpoint at all, or if a writer has just replaced it: look again.
+pub(crate) fn load(
+    store_dir: &Path,
+    current: Current,
+    work_dir: &Arc<WorkDir>,
+    attach: Attach,
+) -> Result<Option<State>> {
+    let dir = current.dir(store_dir);
+    let path = dir.join(MANIFEST);
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            // A writer may have removed it meanwhile, or it is really gone.
+            return if Current::read(store_dir)? == Some(current) {
+                Err(Error::data(format!(
+                    "manifest of the store is missing: file=`{}`",
+                    path.display()
+                ))
+                .with_source(error))
+            } else {
+                Ok(None)
+            };
+        }
+    };
+    let Some(lock) = ReaderLock::take(file)? else {
+        return Ok(None);
+    };
+    if Current::read(store_dir)? != Some(current) {
+        return Ok(None);
+    }
+    let bytes = disk::read_file(&path)?;
+    if crc32c::crc32c(&bytes) != current.manifest_crc {
+        return Err(Error::data(format!(
+            "file of the store is damaged: file=`{}`; restore the store from a backup",
+            path.display()
+        )));
+    }
+    decode_manifest(&bytes, &dir, work_dir, attach, &Arc::new(lock))
+        .map(Some)
+        .map_err(|error| error.context(path.display()))
+}
+
+fn decode_manifest(
+    bytes: &[u8],
+    dir: &Path,
+    work_dir: &Arc<WorkDir>,
+    attach: Attach,
+    lock: &Arc<ReaderLock>,
+) -> Result<State> {
+    let mut input = Decoder::new(bytes.strip_prefix(MANIFEST_MAGIC).unwrap_or_default());
+    let get_version = |input: &mut Decoder<'_>| -> Result<Version> {
+        Ok(Version {
+            number: input.get_u64()?,
+            time_us: input.get_i64()?,
+        })
+    };
+    let version = get_version(&mut input)?;
+    let mut state = State {
+        version,
+        next_table_id: input.get_u32()?,
+        tables: std::collections::BTreeMap::new(),
+        watermarks: std::collections::BTreeMap::new(),
+    };
+    for _ in 0..input.get_u64()? {
+        let name = input.get_str()?.to_owned();
+        check_name(&name)?;
+        let (id, generation) = (input.get_u32()?, input.get_u32()?);
+        let spec = Arc::new(TableSpec::decode(&mut input)?);
+        let is_distinct = input.get_u8()? != 0;
+        let (created, changed) = (get_version(&mut input)?, get_version(&mut input)?);
+        let next_page_id = input.get_u64()?;
+        let mut files = Vec::new();
+        for _ in 0..input.get_u64()? {
+            let name = input.get_str()?.to_owned();
+            check_file_name(&name)?;
+            files.push(TableFile {
+                name,
+                num_bytes: input.get_u64()?,
+                crc: input.get_u32()?,
+            });
+        }
+        let dir_name = table_dir_name(id, generation);
+        let table_dir = dir.join(&dir_name);
+        let pages = read_page_list(&table_dir, &files)?;
+        let source = TableSource {
+            dir: table_dir,
+            files,
+            attach,
+            lock: Arc::clone(lock),
+        };
+        let keyspace = Keyspace::new(
+            Arc::clone(work_dir),
+            &dir_name,
+            Some(source.clone()),
+            next_page_id,
+        );
+        let table = TableState {
+            id,
+            generation,
+            spec,
+            keyspace: Arc::new(keyspace),
+            pages: Arc::new(pages),
+            is_distinct,
+            created,
+            changed,
+            checkpointed: Some(source),
+        };
+        state.tables.insert(name, table);
+    }
+    for _ in 0..input.get_u64()? {
+        let name = input.get_str()?.to_owned();
+        let version = get_version(&mut input)?;
+        let value = input.get_bytes()?.to_vec();
+        state.watermarks.insert(name, Watermark { version, value });
+    }
+    input.expect_end()?;
+    Ok(state)
+}
+
+/// A manifest names files inside its own directory, and nothing else.
+fn check_file_name(name: &str) -> Result<()> {
+    let base = name
+        .strip_prefix(VERSION_DIR)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .unwrap_or(name);
+    let is_plain = !base.is_empty()
+        && !base.starts_with('.')
+        && base
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-' || c == '_');
+    if is_plain {
+        return Ok(());
+    }
+    Err(Error::data(format!(
+        "manifest names a file outside of its checkpoint: file=`{name}`"
+    )))
+}
+
+/// Removes checkpoints other than the current one, except those that a reader holds.
+pub(crate) fn remove_old(store_dir: &Path, current: u64) -> Result<()> {
+    let above = store_dir.join(CHECKPOINT_DIR);
+    for name in disk::list_dir(&above)? {
+        if u64::from_str_radix(&name, 16).ok() == Some(current) {
+            continue;
+        }
+        let dir = above.join(&name);
+        let manifest = dir.join(MANIFEST);
+        // The lock is held until the directory is gone, so that no reader comes in between.
+        let unused = lock::take_unused(&manifest);
+        if unused.is_some() || !manifest.exists() {
+            disk::remove_dir(&dir)?;
+        }
+    }
+    Ok(())
+}

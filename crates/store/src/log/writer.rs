@@ -1,0 +1,306 @@
+//! Appends groups of frames to segments.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
+
+use super::frame::{FramePlace, HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
+use crate::{
+    disk,
+    error::{Error, ErrorKind, Result},
+};
+
+/// One commit on its way into the log.
+pub(crate) struct NewFrame {
+    pub(crate) version: u64,
+    pub(crate) time_us: i64,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// The open end of the log. After a failed write or fsync it refuses all that follows.
+pub(crate) struct LogWriter {
+    dir: PathBuf,
+    segment_bytes_min: u64,
+    segment: Option<Segment>,
+    /// The chain value of the next frame.
+    chain: u32,
+    failed: bool,
+    /// Bytes of frames since the last checkpoint.
+    num_bytes: u64,
+}
+
+struct Segment {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    /// Where the next frame goes.
+    end: u64,
+    synced_until: u64,
+}
+
+/// Where an existing segment goes on.
+pub(crate) struct SegmentEnd {
+    pub(crate) path: PathBuf,
+    pub(crate) end: u64,
+    /// Whether something stands behind `end` that has to be wiped first.
+    pub(crate) is_torn: bool,
+}
+
+impl LogWriter {
+    /// Goes on after the frames that were replayed. Wipes a torn tail.
+    pub(crate) fn open(
+        dir: PathBuf,
+        segment_bytes_min: u64,
+        chain: u32,
+        last: Option<SegmentEnd>,
+        num_bytes: u64,
+    ) -> Result<Self> {
+        let segment = last.map(Segment::open).transpose()?;
+        Ok(Self {
+            dir,
+            segment_bytes_min,
+            segment,
+            chain,
+            failed: false,
+            num_bytes,
+        })
+    }
+
+    /// Bytes of frames since the last checkpoint.
+    pub(crate) fn num_bytes(&self) -> u64 {
+        self.num_bytes
+    }
+
+    /// Whether a write or an fsync has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Writes one group of frames, and makes it durable if `sync`.
+    ///
+    /// # Errors
+    /// Before anything was written (no room for a new segment): the log is as it was. After that: the log has
+    /// failed, and whether the frames are found by the next open is unknown (each is whole or not there).
+    pub(crate) fn append(&mut self, frames: &[NewFrame], sync: bool) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "store takes no more writes because a write to its log failed; open it again",
+            ));
+        }
+        let Some(first) = frames.first() else {
+            return Ok(());
+        };
+        let num_bytes = frames
+            .iter()
+            .map(|f| frame_bytes(f.payload.len() as u64))
+            .sum::<u64>();
+        self.make_room(first.version, num_bytes)?;
+        // `make_room` has just put a segment there.
+        let Some(segment) = &mut self.segment else {
+            return Err(Error::internal("log has no segment"));
+        };
+        let mut bytes = Vec::with_capacity(usize::try_from(num_bytes).unwrap_or_default());
+        let mut chain = self.chain;
+        for frame in frames {
+            let place = FramePlace {
+                offset: segment.end + bytes.len() as u64,
+                chain,
+                synced_until: segment.synced_until,
+            };
+            chain = encode_frame(
+                place,
+                frame.version,
+                frame.time_us,
+                &frame.payload,
+                &mut bytes,
+            );
+        }
+        if let Err(error) = segment.write(&bytes, sync) {
+            self.failed = true;
+            return Err(error);
+        }
+        self.chain = chain;
+        self.num_bytes += num_bytes;
+        Ok(())
+    }
+
+    /// Makes sure that the open segment has room for `num_bytes`, starting a new one if need be.
+    fn make_room(&mut self, first_version: u64, num_bytes: u64) -> Result<()> {
+        if let Some(segment) = &mut self.segment {
+            if segment.len - segment.end >= num_bytes {
+                return Ok(());
+            }
+            // A torn tail is looked for in the last segment only, so all before it must be on disk.
+            if let Err(error) = segment.sync() {
+                self.failed = true;
+                return Err(error);
+            }
+        }
+        let len = self.segment_bytes_min.max(HEADER_BYTES as u64 + num_bytes);
+        let header = SegmentHeader {
+            first_version,
+            segment_bytes: len,
+            chain: self.chain,
+        };
+        self.segment = Some(Segment::create(&self.dir, header)?);
+        Ok(())
+    }
+
+    /// Makes all frames so far durable.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        if let Some(segment) = &mut self.segment
+            && let Err(error) = segment.sync()
+        {
+            self.failed = true;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Drops all segments: a checkpoint covers them. Failing to remove one is no failure of the log.
+    pub(crate) fn clear(&mut self, first_version_kept: u64) {
+        self.segment = None;
+        self.num_bytes = 0;
+        for name in disk::list_dir(&self.dir).unwrap_or_default() {
+            if parse_segment_name(&name).is_some_and(|first| first < first_version_kept) {
+                // A segment that stays is skipped by every reader, and the next checkpoint tries again.
+                let _ = disk::remove_file(&self.dir.join(name));
+            }
+        }
+    }
+}
+
+impl Segment {
+    fn create(dir: &Path, header: SegmentHeader) -> Result<Self> {
+        let temporary = dir.join("new");
+        let path = dir.join(segment_name(header.first_version));
+        disk::remove_file(&temporary)?;
+        let result = Self::allocate(&temporary, header)
+            .and_then(|file| disk::rename(&temporary, &path).map(|()| file))
+            .and_then(|file| disk::sync_dir(dir).map(|()| file));
+        match result {
+            Ok(file) => Ok(Self {
+                path,
+                file,
+                len: header.segment_bytes,
+                end: HEADER_BYTES as u64,
+                synced_until: HEADER_BYTES as u64,
+            }),
+            Err(error) => {
+                // What is left of it would only waste space.
+                let _ = disk::remove_file(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the file with all its blocks, zero but for the header, and on disk.
+    fn allocate(path: &Path, header: SegmentHeader) -> Result<File> {
+        let failed = |error| {
+            Error::io(
+                format!("cannot make log segment `{}`", path.display()),
+                error,
+            )
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        match fallocate(&file, FallocateFlags::empty(), 0, header.segment_bytes) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                write_zeros(&file, 0, header.segment_bytes).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        file.write_all_at(&header.encode(), 0).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        Ok(file)
+    }
+
+    fn open(last: SegmentEnd) -> Result<Self> {
+        let failed = |error| {
+            Error::io(
+                format!("cannot write log segment `{}`", last.path.display()),
+                error,
+            )
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&last.path)
+            .map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        if last.is_torn {
+            write_zeros(&file, last.end, len).map_err(failed)?;
+        }
+        // Frames of a process that was killed before its fsync become acknowledged by being read: make them durable.
+        file.sync_data().map_err(failed)?;
+        Ok(Self {
+            file,
+            len,
+            end: last.end,
+            synced_until: last.end,
+            path: last.path,
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8], sync: bool) -> Result<()> {
+        self.file.write_all_at(bytes, self.end).map_err(|error| {
+            Error::io(
+                format!("cannot write log segment `{}`", self.path.display()),
+                error,
+            )
+        })?;
+        self.end += bytes.len() as u64;
+        if sync { self.sync() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if self.synced_until == self.end {
+            return Ok(());
+        }
+        self.file.sync_data().map_err(|error| {
+            Error::io(
+                format!("cannot fsync log segment `{}`", self.path.display()),
+                error,
+            )
+        })?;
+        self.synced_until = self.end;
+        Ok(())
+    }
+}
+
+fn write_zeros(file: &File, from: u64, to: u64) -> std::io::Result<()> {
+    const STEP: usize = 1 << 20;
+    let zeros = vec![0; STEP];
+    for at in (from..to).step_by(STEP) {
+        let len = usize::try_from(to - at).map_or(STEP, |left| left.min(STEP));
+        file.write_all_at(&zeros[..len], at)?;
+    }
+    Ok(())
+}
+
+/// The file name of the segment whose first frame has this version.
+fn segment_name(first_version: u64) -> String {
+    format!("{first_version:016x}.log")
+}
+
+/// The version in a segment's file name, or `None` if it is no segment.
+pub(crate) fn parse_segment_name(name: &str) -> Option<u64> {
+    let digits = name
+        .strip_suffix(".log")
+        .filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok()
+}

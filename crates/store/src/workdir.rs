@@ -1,0 +1,106 @@
+//! Private working directories: where Tonbo opens its databases.
+//!
+//! A writer's is below `live/` in the store, a reader's outside of the store (in memory where the system has
+//! `/dev/shm`), because reading must leave the store untouched. Each holds a locked file for as long as it is used,
+//! so that directories of killed processes are known and swept away by the next one.
+
+use std::{
+    fs::File,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{
+    disk,
+    error::{Error, Result},
+    lock,
+};
+
+const LOCK: &str = "IN_USE";
+const READER_PREFIX: &str = "darner-reader-";
+
+/// A directory that goes when this is dropped.
+pub(crate) struct WorkDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl WorkDir {
+    /// Makes a directory below `parent` for the writer of a store, and removes all that no process uses.
+    pub(crate) fn for_writer(parent: &Path) -> Result<Self> {
+        disk::make_dir(parent)?;
+        for name in disk::list_dir(parent)? {
+            let dir = parent.join(name);
+            let unused = lock::take_unused(&dir.join(LOCK));
+            if unused.is_some() || !dir.join(LOCK).exists() {
+                disk::remove_dir(&dir)?;
+            }
+        }
+        Self::create(parent, "")
+    }
+
+    /// Makes a directory for a reader in the first place that has room for it.
+    pub(crate) fn for_reader() -> Result<Self> {
+        let mut places = vec![PathBuf::from("/dev/shm")];
+        places.push(std::env::temp_dir());
+        let mut first_error = None;
+        for place in places.iter().filter(|place| place.is_dir()) {
+            sweep_readers(place);
+            match Self::create(place, READER_PREFIX) {
+                Ok(dir) => return Ok(dir),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| {
+            Error::not_found("no directory for temporary files; set TMPDIR to one")
+        }))
+    }
+
+    fn create(parent: &Path, prefix: &str) -> Result<Self> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{prefix}{}-{count}", std::process::id());
+        // Locked before it has a name that others sweep.
+        let hidden = parent.join(format!(".{name}.new"));
+        disk::remove_dir(&hidden)?;
+        disk::make_dir(&hidden)?;
+        let lock_path = hidden.join(LOCK);
+        let failed = |error| Error::io(format!("cannot make `{}`", lock_path.display()), error);
+        let file = File::create(&lock_path).map_err(failed)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| failed(e.into()))?;
+        let path = parent.join(name);
+        // A process with this id may have left one before.
+        disk::remove_dir(&path)?;
+        disk::rename(&hidden, &path)?;
+        Ok(Self { path, _lock: file })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // What stays is swept by the next process.
+        let _ = disk::remove_dir(&self.path);
+    }
+}
+
+/// Removes what killed readers of the same user left behind, as far as that can be done.
+fn sweep_readers(place: &Path) {
+    let uid = rustix::process::getuid().as_raw();
+    for name in disk::list_dir(place).unwrap_or_default() {
+        let dir = place.join(&name);
+        let is_ours = name.starts_with(READER_PREFIX)
+            && dir
+                .symlink_metadata()
+                .is_ok_and(|meta| meta.is_dir() && meta.uid() == uid);
+        if is_ours && let Some(_unused) = lock::take_unused(&dir.join(LOCK)) {
+            let _ = disk::remove_dir(&dir);
+        }
+    }
+}
