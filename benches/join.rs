@@ -1,4 +1,5 @@
 //! The join in memory: build and probe, side by side for each layout and encoding. Every run checks its answer.
+#![expect(clippy::print_stdout, reason = "a report begins with the machine")]
 
 use std::{hint::black_box, sync::Arc};
 

@@ -1,4 +1,5 @@
 //! The store on disk: bulk loads, small commits and the way back into a dimension. Every run checks its answer.
+#![expect(clippy::print_stdout, reason = "a report begins with the machine")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use darner_benches::{dimension, machine};

@@ -143,8 +143,8 @@ pub(crate) struct Enrich {
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(crate) struct Input {
     /// The inputs' format; their names' extensions unless given.
-    #[arg(long, value_parser = parse_format, value_name = "FORMAT")]
-    pub(crate) input_format: Option<engine::Format>,
+    #[arg(long = "input-format", value_parser = parse_format, value_name = "FORMAT")]
+    pub(crate) format_in: Option<engine::Format>,
     /// Text that means null in CSV, beside the empty field.
     #[arg(long, value_name = "TEXT")]
     pub(crate) null: Vec<String>,

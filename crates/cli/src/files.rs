@@ -24,7 +24,7 @@ const TABLE_ROWS_MAX: usize = 100_000;
 /// The options that an input was given.
 pub(crate) fn source_options(input: &Input) -> Result<SourceOptions> {
     let mut options = SourceOptions::default();
-    options.format = input.input_format;
+    options.format = input.format_in;
     options.csv = CsvOptions {
         delimiter: input.delimiter,
         ..CsvOptions::default()

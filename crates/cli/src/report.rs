@@ -171,7 +171,7 @@ impl Report {
 impl JoinLine {
     fn top_text(&self) -> String {
         let shown = self.top_missing_keys.iter().take(KEYS_SHOWN);
-        let mut text = shown
+        let text = shown
             .map(|(key, rows)| format!("{} {}", quote(key), HumanCount(*rows)))
             .collect::<Vec<_>>()
             .join(", ");
@@ -181,7 +181,8 @@ impl JoinLine {
             } else {
                 ""
             };
-            text += &format!(" ({more}{} keys)", HumanCount(self.missing_keys as u64));
+            let count = HumanCount(self.missing_keys as u64);
+            return format!("{text} ({more}{count} keys)");
         }
         text
     }

@@ -47,46 +47,46 @@ pub(crate) fn run(context: &Context, args: &Info) -> Result<()> {
             "index_bytes": dimension.index_bytes(),
         }));
     }
-    let mut text = format!(
-        "table    {}\nkey      {}\ncolumns\n",
-        table.name(),
-        keys.join(", ")
-    );
+    let mut lines = vec![
+        format!("table    {}", table.name()),
+        format!("key      {}", keys.join(", ")),
+        "columns".to_owned(),
+    ];
     let fields = table.schema().fields();
     let width = fields
         .iter()
         .map(|field| field.name().chars().count())
         .max()
         .unwrap_or(0);
-    for field in fields {
+    lines.extend(fields.iter().map(|field| {
         let mark = if keys.contains(&field.name().as_str()) {
             "  key"
         } else {
             ""
         };
-        text += &format!("  {:width$}  {}{mark}\n", field.name(), field.data_type());
-    }
-    text += &format!(
-        "rows     {} ({} stored, {} replaced or deleted since)\n",
+        format!("  {:width$}  {}{mark}", field.name(), field.data_type())
+    }));
+    lines.push(format!(
+        "rows     {} ({} stored, {} replaced or deleted since)",
         HumanCount(num_rows),
         HumanCount(num_stored),
         HumanCount(num_stored.saturating_sub(num_rows)),
-    );
-    text += &format!(
-        "pages    {} ({num_delete_pages} of them deletes), {}\n",
+    ));
+    lines.push(format!(
+        "pages    {} ({num_delete_pages} of them deletes), {}",
         HumanCount(table.pages().len() as u64),
         HumanBytes(table.num_bytes())
-    );
-    text += &format!(
-        "version  {} (made as {}), of {}\n",
+    ));
+    lines.push(format!(
+        "version  {} (made as {}), of {}",
         table.version(),
         table.created(),
         print::time(table.version().time_us)
-    );
-    text += &format!(
+    ));
+    lines.push(format!(
         "index    {}, {}",
         dimension.layout(),
         HumanBytes(dimension.index_bytes() as u64)
-    );
-    print::result(text)
+    ));
+    print::result(lines.join("\n"))
 }

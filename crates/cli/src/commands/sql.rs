@@ -1,6 +1,6 @@
 //! `darner sql`.
 
-use std::io::Read;
+use std::{io::Read, sync::Arc};
 
 use darner_engine::Error;
 use darner_sql::Session;
@@ -28,7 +28,7 @@ pub(crate) fn run(context: &Context, args: &Sql) -> Result<()> {
         session.register_store(&context.read_store()?)?;
     }
     let rows = session.query(&query)?;
-    let schema = rows.schema().clone();
+    let schema = Arc::clone(rows.schema());
     print_rows(
         context,
         &schema,

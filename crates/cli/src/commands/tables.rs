@@ -6,6 +6,7 @@ use arrow_array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
 };
 use darner_engine::Error;
+use darner_store::TableSnapshot;
 use indicatif::HumanCount;
 
 use crate::{
@@ -28,7 +29,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     }
     let num_rows: Vec<u64> = tables
         .iter()
-        .map(|t| t.num_rows())
+        .map(TableSnapshot::num_rows)
         .collect::<Result<_, _>>()?;
     let names = tables.iter().map(|table| Some(table.name()));
     let keys = tables

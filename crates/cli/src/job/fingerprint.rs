@@ -30,8 +30,7 @@ impl Fingerprint {
         let meta = file.metadata().map_err(failed)?;
         let num_bytes = meta.len();
         let start = num_bytes.saturating_sub(TAIL_BYTES);
-        // At most TAIL_BYTES, so it fits.
-        let mut tail = vec![0; (num_bytes - start) as usize];
+        let mut tail = vec![0; usize::try_from(num_bytes - start).unwrap_or_default()];
         file.read_exact_at(&mut tail, start).map_err(failed)?;
         Ok(Self {
             path: std::path::absolute(path).map_err(failed)?,

@@ -5,6 +5,8 @@
 //! again. A dimension is remembered by the commit that loads it. An output is remembered after it was written, so that
 //! a killed run does that step once more, never not at all.
 
+use std::sync::Arc;
+
 use darner_engine::{Error, JoinSpec, LoadMode, LoadOptions, SinkOptions, load_table, open_all};
 use darner_sql::Session;
 use darner_store::Store;
@@ -210,7 +212,7 @@ fn summarise(context: &Context, session: &Session, name: &str, step: &SummarySte
         format_args!("\n{}", step.title.as_deref().unwrap_or(name)),
     );
     let rows = session.query(&step.query)?;
-    let schema = rows.schema().clone();
+    let schema = Arc::clone(rows.schema());
     let rows = rows.map(|rows| rows.map_err(Failure::from));
     print_rows(context, &schema, rows, &Output::default())
 }

@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use arrow_array::{cast::AsArray, types::Int64Type};
+use arrow_array::{RecordBatch, cast::AsArray, types::Int64Type};
 use darner_engine::{SourceOptions, open};
 use darner_store::Store;
 
@@ -139,7 +139,7 @@ fn num_rows(path: &Path) -> usize {
             .decode()
             .unwrap()
             .iter()
-            .map(|batch| batch.num_rows())
+            .map(RecordBatch::num_rows)
             .sum::<usize>();
     }
     num_rows

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use arrow_array::RecordBatch;
 use darner_engine::{SourceOptions, open};
 
 use crate::place::Place;
@@ -76,7 +77,7 @@ fn the_job_gives_duckdbs_answers_and_redoes_only_what_changed() {
             .decode()
             .unwrap()
             .iter()
-            .map(|batch| batch.num_rows())
+            .map(RecordBatch::num_rows)
             .sum::<usize>();
     }
     assert_eq!(num_rows, 336_776);

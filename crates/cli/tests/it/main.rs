@@ -1,5 +1,10 @@
 //! The program from outside: what is typed, what comes out, what is left behind.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
+#![expect(
+    clippy::format_collect,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    reason = "tests list many cases, make small texts, and their helpers may unwrap"
+)]
 
 /// A directory with a store, and how to run the program in it.
 mod place;
