@@ -9,6 +9,9 @@
     reason = "test data is made from small numbers; helpers may unwrap"
 )]
 
+/// Stores of every format version are opened by this build.
+mod formats;
+
 /// What Tonbo gets right and wrong: the reason for the rules in `src/tonbo.rs`.
 mod tonbo;
 
