@@ -41,15 +41,15 @@ fn rows_are_found_by_key_scanned_and_deleted() {
         run.stdout,
         "faa,name,alt\nSJU,,\nJFK,John F Kennedy Intl,13\n"
     );
-    let run = place.run(&["get", "airports", "JFK", "XXX"]);
+    let run = place.run(&["get", "airports", "JFK", "QQQ"]);
     assert_eq!(run.code, Some(3));
     assert!(run.stdout.contains("John F Kennedy Intl"));
-    assert!(run.stderr.contains("XXX"), "{}", run.stderr);
+    assert!(run.stderr.contains("QQQ"), "{}", run.stderr);
     let run = place.ok(&[
         "scan", "airports", "--select", "alt,faa", "--limit", "2", "--format", "csv",
     ]);
     assert_eq!(run.stdout, "alt,faa\n13,JFK\n22,LGA\n");
-    place.ok(&["delete", "airports", "LGA", "XXX"]);
+    place.ok(&["delete", "airports", "LGA", "QQQ"]);
     place.write("closed.csv", "when,faa\n2013-01-01,SJU\n");
     let run = place.ok(&["delete", "airports", "--from", "closed.csv", "--json"]);
     assert!(run.stdout.contains(r#""rows_deleted":1"#), "{}", run.stdout);

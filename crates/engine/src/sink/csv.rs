@@ -1,9 +1,8 @@
 //! CSV and TSV. Nested columns are refused: there is no agreed way to write them.
 
-use super::{Compression, Encoder, Output, SinkOptions, encode_error, text::TextOutput};
+use super::{Compression, Encoder, Output, SinkOptions, conform, encode_error, text::TextOutput};
 use crate::{Error, Result, source::Format};
-use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_cast::cast;
+use arrow_array::RecordBatch;
 use arrow_csv::{Writer, WriterBuilder};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use std::{
@@ -73,29 +72,15 @@ impl CsvEncoder {
 
 impl Encoder for CsvEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns = batch
-            .columns()
-            .iter()
-            .zip(self.schema.fields())
-            .map(|(column, field)| {
-                if column.data_type() == field.data_type() {
-                    Ok(Arc::clone(column))
-                } else {
-                    cast(column, field.data_type()).map_err(encode_error)
-                }
-            })
-            .collect::<Result<Vec<ArrayRef>>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
-            .and_then(|batch| self.writer.write(&batch))
-            .map_err(|error| {
-                let refused = self
-                    .failed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take();
-                refused.map_or_else(|| encode_error(error), encode_error)
-            })
+        let batch = conform(batch, &self.schema)?;
+        self.writer.write(&batch).map_err(|error| {
+            let refused = self
+                .failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            refused.map_or_else(|| encode_error(error), encode_error)
+        })
     }
 
     fn finish(self: Box<Self>) -> Result<Output> {

@@ -16,7 +16,8 @@ use crate::{
     Error, ErrorKind, Result,
     source::{Format, KNOWN_EXTENSIONS, extension_format},
 };
-use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow_cast::cast;
 use arrow_schema::{Schema, SchemaRef};
 use output::Output;
 use std::{
@@ -291,6 +292,24 @@ fn failed_before(name: &str) -> Error {
     Error::invalid(format!(
         "{name}: the output has failed before and can't be continued"
     ))
+}
+
+/// The batch with its columns cast to the types of a schema with the same columns.
+fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| {
+            if column.data_type() == field.data_type() {
+                Ok(Arc::clone(column))
+            } else {
+                cast(column, field.data_type()).map_err(encode_error)
+            }
+        })
+        .collect::<Result<Vec<ArrayRef>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(encode_error)
 }
 
 /// Turns a writer's error into ours: `Unavailable` when there is an I/O error at its bottom.

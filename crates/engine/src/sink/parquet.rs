@@ -1,12 +1,11 @@
 //! Parquet.
 
-use super::{Compression, Encoder, Output, SinkOptions, encode_error, text::BUFFER_BYTES};
+use super::{Compression, Encoder, Output, SinkOptions, conform, encode_error, text::BUFFER_BYTES};
 use crate::{
     Error, Result,
     source::{Format, guarded},
 };
-use arrow_array::{ArrayRef, RecordBatch};
-use arrow_cast::cast;
+use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::{
     arrow::ArrowWriter,
@@ -100,20 +99,7 @@ impl ParquetEncoder {
 
 impl Encoder for ParquetEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns = batch
-            .columns()
-            .iter()
-            .zip(self.schema.fields())
-            .map(|(column, field)| {
-                if column.data_type() == field.data_type() {
-                    Ok(Arc::clone(column))
-                } else {
-                    cast(column, field.data_type()).map_err(encode_error)
-                }
-            })
-            .collect::<Result<Vec<ArrayRef>>>()?;
-        let batch =
-            RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(encode_error)?;
+        let batch = conform(batch, &self.schema)?;
         guarded(|| self.writer.write(&batch).map_err(parquet_error))?;
         if self.writer.memory_size() >= SinkOptions::ROW_GROUP_BYTES_MAX {
             self.writer.flush().map_err(parquet_error)?;
