@@ -120,10 +120,14 @@ pub(crate) fn write(store_dir: &Path, number: u64, state: &mut State) -> Result<
     disk::remove_dir(&dir)?;
     disk::make_dir(&dir)?;
     let result = write_files(store_dir, number, &dir, state);
-    if result.is_err() && Current::read(store_dir).ok().flatten().map(|c| c.number) != Some(number)
-    {
-        // It counts for nothing; the next open would remove it too.
-        let _ = disk::remove_dir(&dir);
+    if result.is_err() {
+        // It counts for nothing, and the next open would remove it; unless it does count, or nobody can tell.
+        match Current::read(store_dir) {
+            Ok(current) if current.is_none_or(|current| current.number != number) => {
+                let _ = disk::remove_dir(&dir);
+            }
+            _ => {}
+        }
     }
     let files = result?;
     let lock = Arc::new(lock_manifest(&dir)?);
@@ -472,7 +476,10 @@ fn check_file_name(name: &str) -> Result<()> {
 pub(crate) fn remove_old(store_dir: &Path, current: u64) -> Result<()> {
     let above = store_dir.join(CHECKPOINT_DIR);
     for name in disk::list_dir(&above)? {
-        if u64::from_str_radix(&name, 16).ok() == Some(current) {
+        // Only what has the form of our own names is ours to remove.
+        let number = Some(&name).filter(|name| name.len() == 16);
+        let number = number.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        if number.is_none_or(|number| number == current) {
             continue;
         }
         let dir = above.join(&name);

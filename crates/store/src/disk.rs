@@ -27,6 +27,14 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
     }
 }
 
+/// Makes a directory that must not exist.
+pub(crate) fn make_new_dir(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .mode(DIR_MODE)
+        .create(path)
+        .map_err(failed("make directory", path))
+}
+
 /// Removes a directory and all in it; it may be missing.
 pub(crate) fn remove_dir(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
@@ -135,7 +143,11 @@ pub(crate) fn list_files(path: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let mut files = Vec::new();
     for name in list_dir(path)? {
         let child = path.join(name);
-        let meta = std::fs::symlink_metadata(&child).map_err(failed("read", &child))?;
+        let meta = match std::fs::symlink_metadata(&child) {
+            // A writer may be removing it.
+            Err(error) if error.kind() == IoErrorKind::NotFound => continue,
+            result => result.map_err(failed("read", &child))?,
+        };
         if meta.is_dir() {
             files.extend(list_files(&child)?);
         } else {

@@ -100,12 +100,16 @@ impl Store {
             .ok_or_else(|| Error::internal("checkpoint changed under the writer's lock"))?;
         let end = replay(&log_dir, &mut state, &work_dir)?;
         let log = LogWriter::open(
-            log_dir,
+            log_dir.clone(),
             options.log_segment_bytes,
             end.chain,
             end.last,
             end.num_bytes,
         )?;
+        // What a process that was killed has renamed may not be on disk under its name. It is built upon from here on.
+        for changed in [&*log_dir, &*dir].into_iter().chain(dir.parent()) {
+            disk::sync_dir(changed)?;
+        }
         checkpoint::remove_old(&dir, current.number)?;
         disk::remove_file(&dir.join("CURRENT.new"))?;
         let writer = Writer {
@@ -135,6 +139,8 @@ impl Store {
                 continue;
             };
             match replay(&dir.join(LOG_DIR), &mut state, &work_dir) {
+                // A checkpoint made meanwhile has taken segments out of the log.
+                Ok(_) if Current::read(&dir)? != Some(current) => {}
                 Ok(_) => {
                     let options = StoreOptions::default();
                     return Ok(Self::with_state(
@@ -503,19 +509,15 @@ fn make_store_dir(dir: &Path) -> Result<()> {
     }
     disk::make_dir(dir)?;
     let names = disk::list_dir(dir)?;
-    let is_ours = |name: &String| {
-        [
-            "LOCK",
-            "CURRENT",
-            "CURRENT.new",
-            "checkpoint",
-            LOG_DIR,
-            LIVE_DIR,
-        ]
-        .contains(&name.as_str())
-    };
-    if let Some(stranger) = names.iter().find(|name| !is_ours(name))
-        && !names.iter().any(|name| name == "CURRENT")
+    let has = |name: &str| names.iter().any(|found| found == name);
+    // A store whose making was interrupted has a LOCK and nothing that is not ours.
+    let is_begun = has("LOCK")
+        && names.iter().all(|name| {
+            ["LOCK", "CURRENT.new", "checkpoint", LOG_DIR, LIVE_DIR].contains(&name.as_str())
+        });
+    if let Some(stranger) = names.first()
+        && !has("CURRENT")
+        && !is_begun
     {
         return Err(Error::invalid(format!(
             "directory is not empty and not a store: dir=`{}` file=`{stranger}`",

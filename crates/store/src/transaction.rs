@@ -51,6 +51,8 @@ pub struct Transaction<'s> {
     targets: HashMap<String, Option<Target>>,
     staged_bytes: usize,
     is_bulk: bool,
+    /// Pages were lost on their way: there is nothing whole to commit any more.
+    has_failed: bool,
 }
 
 #[derive(Clone)]
@@ -60,6 +62,7 @@ struct Target {
     keyspace: Arc<Keyspace>,
     is_new: bool,
     is_distinct: bool,
+    has_deletes: bool,
 }
 
 impl<'s> Transaction<'s> {
@@ -70,6 +73,7 @@ impl<'s> Transaction<'s> {
             targets: HashMap::new(),
             staged_bytes: 0,
             is_bulk: false,
+            has_failed: false,
         }
     }
 
@@ -147,7 +151,7 @@ impl<'s> Transaction<'s> {
     pub fn declare_distinct(&mut self, name: &str) -> Result<()> {
         self.existing(name)?;
         if let Some(Some(target)) = self.targets.get_mut(name) {
-            target.is_distinct = target.is_new;
+            target.is_distinct = target.is_new && !target.has_deletes;
         }
         Ok(())
     }
@@ -158,7 +162,8 @@ impl<'s> Transaction<'s> {
     /// `rows`: the table's columns, by name, type and order; no null in a key column.
     /// # Errors
     /// [`ErrorKind::NotFound`] without such a table, [`ErrorKind::Invalid`] for rows that do not fit,
-    /// [`ErrorKind::Resource`] for a row over the page limit. The transaction is as it was then.
+    /// [`ErrorKind::Resource`] for a row over the page limit: the transaction is as it was then.
+    /// [`ErrorKind::Unavailable`] if a large transaction cannot be written: it cannot be committed then.
     pub fn upsert(&mut self, name: &str, rows: &RecordBatch) -> Result<()> {
         let target = self.existing(name)?;
         target
@@ -187,7 +192,8 @@ impl<'s> Transaction<'s> {
         let encoder = PageEncoder::new(PageKind::Delete, schema, self.store.options().page_bytes);
         let pages = encoder.encode(keys)?;
         if let Some(Some(target)) = self.targets.get_mut(name) {
-            target.is_distinct &= pages.is_empty();
+            target.has_deletes |= !pages.is_empty();
+            target.is_distinct &= !target.has_deletes;
         }
         let target = Target {
             is_distinct: false,
@@ -237,6 +243,12 @@ impl<'s> Transaction<'s> {
     /// nothing is changed then. [`ErrorKind::Unavailable`] if the disk failed or is full: whether the commit is found
     /// by the next open is unknown then, but it is whole or not there.
     pub fn commit(mut self) -> Result<Version> {
+        if self.has_failed {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "transaction cannot be committed because a part of it could not be written; begin another",
+            ));
+        }
         if self.changes.is_empty() {
             return Ok(self.store.version());
         }
@@ -253,8 +265,24 @@ impl<'s> Transaction<'s> {
                 *is_distinct = target.is_some_and(|t| t.table == *table && t.is_distinct);
             }
         }
-        self.store
-            .commit(std::mem::take(&mut self.changes), self.is_bulk)
+        let made: Vec<Arc<Keyspace>> = self.made_keyspaces().cloned().collect();
+        let result = self
+            .store
+            .commit(std::mem::take(&mut self.changes), self.is_bulk);
+        if result.is_err() {
+            for keyspace in &made {
+                keyspace.drop_later();
+            }
+        }
+        result
+    }
+
+    /// The generations that this transaction has made.
+    fn made_keyspaces(&self) -> impl Iterator<Item = &Arc<Keyspace>> {
+        self.changes.iter().filter_map(|change| match change {
+            Change::Create { keyspace, .. } | Change::Replace { keyspace, .. } => Some(keyspace),
+            _ => None,
+        })
     }
 
     fn stage(&mut self, name: &str, target: &Target, pages: Vec<EncodedPage>) -> Result<()> {
@@ -282,8 +310,9 @@ impl<'s> Transaction<'s> {
         if self.staged_bytes > self.store.options().bulk_bytes {
             self.is_bulk = true;
             self.staged_bytes = 0;
-            change::write_pages(&mut self.changes)?;
-            change::relieve(&self.changes)?;
+            change::write_pages(&mut self.changes)
+                .and_then(|()| change::relieve(&self.changes))
+                .inspect_err(|_| self.has_failed = true)?;
         }
         Ok(())
     }
@@ -301,6 +330,7 @@ impl<'s> Transaction<'s> {
             keyspace: table.keyspace,
             is_new: false,
             is_distinct: false,
+            has_deletes: false,
         });
         self.targets.insert(name.to_owned(), found.clone());
         found
@@ -329,6 +359,7 @@ impl<'s> Transaction<'s> {
             keyspace,
             is_new: true,
             is_distinct: false,
+            has_deletes: false,
         };
         self.targets.insert(name.to_owned(), Some(target));
     }
@@ -337,10 +368,8 @@ impl<'s> Transaction<'s> {
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         // Not committed: generations that only this transaction knows go with it.
-        for change in &self.changes {
-            if let Change::Create { keyspace, .. } | Change::Replace { keyspace, .. } = change {
-                keyspace.drop_later();
-            }
+        for keyspace in self.made_keyspaces() {
+            keyspace.drop_later();
         }
     }
 }

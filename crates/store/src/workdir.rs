@@ -6,9 +6,9 @@
 
 use std::{
     fs::File,
+    hash::{BuildHasher, RandomState},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -32,7 +32,10 @@ impl WorkDir {
     /// Makes a directory below `parent` for the writer of a store, and removes all that no process uses.
     pub(crate) fn for_writer(parent: &Path) -> Result<Self> {
         disk::make_dir(parent)?;
-        for name in disk::list_dir(parent)? {
+        for name in disk::list_dir(parent)?
+            .into_iter()
+            .filter(|name| is_our_name(name))
+        {
             let dir = parent.join(name);
             let unused = lock::take_unused(&dir.join(LOCK));
             if unused.is_some() || !dir.join(LOCK).exists() {
@@ -60,20 +63,17 @@ impl WorkDir {
     }
 
     fn create(parent: &Path, prefix: &str) -> Result<Self> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{prefix}{}-{count}", std::process::id());
+        // Not to be guessed or met by others: readers' directories stand where everybody may write.
+        let random = RandomState::new().hash_one(std::process::id());
+        let name = format!("{prefix}{}-{random:016x}", std::process::id());
         // Locked before it has a name that others sweep.
         let hidden = parent.join(format!(".{name}.new"));
-        disk::remove_dir(&hidden)?;
-        disk::make_dir(&hidden)?;
+        disk::make_new_dir(&hidden)?;
         let lock_path = hidden.join(LOCK);
         let failed = |error| Error::io(format!("cannot make `{}`", lock_path.display()), error);
-        let file = File::create(&lock_path).map_err(failed)?;
+        let file = File::create_new(&lock_path).map_err(failed)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| failed(e.into()))?;
         let path = parent.join(name);
-        // A process with this id may have left one before.
-        disk::remove_dir(&path)?;
         disk::rename(&hidden, &path)?;
         Ok(Self { path, _lock: file })
     }
@@ -88,6 +88,19 @@ impl Drop for WorkDir {
         // What stays is swept by the next process.
         let _ = disk::remove_dir(&self.path);
     }
+}
+
+/// Whether a name is `PID-RANDOM` or, while it is made, `.PID-RANDOM.new`.
+fn is_our_name(name: &str) -> bool {
+    let name = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(".new"))
+        .unwrap_or(name);
+    name.split_once('-').is_some_and(|(pid, random)| {
+        pid.bytes().all(|byte| byte.is_ascii_digit())
+            && random.len() == 16
+            && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 /// Removes what killed readers of the same user left behind, as far as that can be done.

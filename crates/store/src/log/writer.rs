@@ -86,7 +86,7 @@ impl LogWriter {
     /// Writes one group of frames, and makes it durable if `sync`.
     ///
     /// # Errors
-    /// Before anything was written (no room for a new segment): the log is as it was. After that: the log has
+    /// Before anything was written (no room for a new segment): the log is as it was. Later: the log has
     /// failed, and whether the frames are found by the next open is unknown (each is whole or not there).
     pub(crate) fn append(&mut self, frames: &[NewFrame], sync: bool) -> Result<()> {
         if self.failed {
@@ -150,7 +150,14 @@ impl LogWriter {
             segment_bytes: len,
             chain: self.chain,
         };
-        self.segment = Some(Segment::create(&self.dir, header)?);
+        match Segment::create(&self.dir, header) {
+            Ok(segment) => self.segment = Some(segment),
+            Err(error) => {
+                // It has its name already, and whether it keeps it is unknown: no other segment may take its versions.
+                self.failed |= self.dir.join(segment_name(first_version)).exists();
+                return Err(error);
+            }
+        }
         Ok(())
     }
 

@@ -242,6 +242,47 @@ fn wrong_requests_say_what_is_wrong() {
 }
 
 #[test]
+fn a_directory_that_only_looks_like_a_store_is_left_alone() {
+    for name in ["checkpoint", "live", "log"] {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join(name).join("step-1000");
+        std::fs::create_dir_all(&inside).unwrap();
+        std::fs::write(inside.join("weights"), "a week of work").unwrap();
+        let error = Store::open(dir.path(), StoreOptions::default())
+            .map(|_| ())
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(inside.join("weights").exists());
+    }
+    // And strangers inside a real one stay too.
+    let dir = tempfile::tempdir().unwrap();
+    with_table(dir.path());
+    for name in ["checkpoint", "live"] {
+        std::fs::write(dir.path().join(name).join("notes"), "mine").unwrap();
+    }
+    open(dir.path()).checkpoint().unwrap();
+    for name in ["checkpoint", "live"] {
+        assert!(dir.path().join(name).join("notes").exists());
+    }
+}
+
+#[test]
+fn a_delete_before_the_promise_of_distinct_keys_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut transaction = store.begin().unwrap();
+    transaction.create_table("names", spec()).unwrap();
+    transaction.upsert("names", &rows(0, 10)).unwrap();
+    let keys = rows(3, 5).project(&[0]).unwrap();
+    let keys =
+        RecordBatch::try_new(Arc::clone(spec().key_schema()), keys.columns().to_vec()).unwrap();
+    transaction.delete("names", &keys).unwrap();
+    transaction.declare_distinct("names").unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(store.table("names").unwrap().num_rows().unwrap(), 8);
+}
+
+#[test]
 fn a_store_works_under_a_path_with_odd_characters() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a b%20#?ü'\"").join("c:d");
