@@ -57,20 +57,9 @@ impl Context {
         self.store_dir.join("CURRENT").exists()
     }
 
-    /// Ends the use of a store. What was committed stays committed, whatever happens here.
-    pub(crate) fn close_store(&self, store: Store) {
-        if let Err(error) = store.close() {
-            print::warning(
-                self,
-                "all is committed, but the log could not be cleared",
-                &error,
-            );
-        }
-    }
-
     pub(crate) fn read_store(&self) -> Result<Store> {
         let store = Store::open_read_only(&self.store_dir).map_err(|error| {
-            if error.kind() == ErrorKind::NotFound {
+            if error.kind() == ErrorKind::NotFound && !self.has_store() {
                 Error::not_found(format!(
                     "no store in `{}`; name it with --store, or make one with darner load",
                     self.store_dir.display()
@@ -90,5 +79,12 @@ impl Context {
             .with_cancel(Arc::clone(&self.cancel))
             .with_watch(move |progress| watch.update(progress));
         (control, bar)
+    }
+}
+
+/// Ends the use of a store. What was committed stays committed, whatever happens here.
+pub(crate) fn close_store(store: Store) {
+    if let Err(error) = store.close() {
+        print::warning("all is committed, but the log could not be cleared", &error);
     }
 }

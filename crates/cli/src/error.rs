@@ -35,16 +35,19 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            if cause
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-            {
-                return Self::ClosedPipe;
-            }
-            source = cause.source();
-        }
         Self::Error(error)
     }
+}
+
+/// What a failed write to standard output means: nothing is wrong if its reader has had enough.
+pub(crate) fn stdout_failure(error: Error) -> Failure {
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        let cause_io = cause.downcast_ref::<std::io::Error>();
+        if cause_io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+            return Failure::ClosedPipe;
+        }
+        source = cause.source();
+    }
+    Failure::Error(error)
 }

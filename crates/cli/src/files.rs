@@ -6,15 +6,15 @@ use arrow_array::RecordBatch;
 use arrow_cast::pretty::pretty_format_batches;
 use arrow_schema::{DataType, SchemaRef};
 use darner_engine::{
-    CsvOptions, Error, ErrorKind, Format, Sink, SinkOptions, SourceOptions, create, expand,
-    parse_data_type,
+    CsvOptions, Error, ErrorKind, Format, SinkOptions, SourceOptions, create, expand,
+    parse_data_type, write_file,
 };
 use darner_store::Store;
 
 use crate::{
     args::{Input, Output, RowFormat},
     context::Context,
-    error::Result,
+    error::{Failure, Result, stdout_failure},
     print,
 };
 
@@ -154,21 +154,24 @@ pub(crate) fn print_rows(
         RowFormat::File(format) => Some(format),
     });
     let path = output.output.clone().unwrap_or_else(|| PathBuf::from("-"));
-    let mut sink = create(&path, schema, &options)?;
-    write_all(&mut *sink, rows)?;
-    let written = sink.finish()?;
-    if path.as_os_str() != "-" {
+    let is_stdout = path.as_os_str() == "-";
+    let failed = |error| {
+        if is_stdout {
+            stdout_failure(error)
+        } else {
+            Failure::from(error)
+        }
+    };
+    let mut sink = create(&path, schema, &options).map_err(failed)?;
+    for batch in rows {
+        sink.write(&batch?).map_err(failed)?;
+    }
+    let written = sink.finish().map_err(failed)?;
+    if !is_stdout {
         print::note(
             context,
             format_args!("{} rows written to {}", written.num_rows, path.display()),
         );
-    }
-    Ok(())
-}
-
-fn write_all(sink: &mut dyn Sink, rows: impl Iterator<Item = Result<RecordBatch>>) -> Result<()> {
-    for batch in rows {
-        sink.write(&batch?)?;
     }
     Ok(())
 }
@@ -199,7 +202,6 @@ fn print_table(
     match path {
         None => print::result(table),
         Some(path) if path.as_os_str() == "-" => print::result(table),
-        Some(path) => std::fs::write(path, format!("{table}\n"))
-            .map_err(|error| Error::io(format!("cannot write `{}`", path.display()), error).into()),
+        Some(path) => Ok(write_file(path, format!("{table}\n").as_bytes())?),
     }
 }

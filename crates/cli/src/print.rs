@@ -10,7 +10,7 @@ use darner_engine::Error;
 
 use crate::{
     context::Context,
-    error::{Failure, Result},
+    error::{Failure, Result, stdout_failure},
 };
 
 /// Says why the program failed, with all causes, on one line. A job file's error shows the place in the file below it.
@@ -55,10 +55,12 @@ fn printable(text: &str, keep_lines: bool) -> String {
 }
 
 /// Says that something went wrong that did no harm.
-pub(crate) fn warning(context: &Context, what: &str, error: &Error) {
-    note(
-        context,
-        format_args!("darner: warning: {what}: {}", with_causes(error)),
+pub(crate) fn warning(what: &str, error: &Error) {
+    // As for a note; but not even --quiet silences it.
+    let _ = writeln!(
+        io::stderr(),
+        "darner: warning: {what}: {}",
+        with_causes(error)
     );
 }
 
@@ -73,7 +75,7 @@ pub(crate) fn note(context: &Context, text: impl std::fmt::Display) {
 /// Prints a result and a line end.
 pub(crate) fn result(text: impl std::fmt::Display) -> Result<()> {
     writeln!(io::stdout(), "{text}")
-        .map_err(|error| Failure::from(Error::io("cannot write to standard output", error)))
+        .map_err(|error| stdout_failure(Error::io("cannot write to standard output", error)))
 }
 
 /// A time in microseconds since 1970 as text, in UTC.

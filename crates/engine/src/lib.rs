@@ -27,7 +27,7 @@ pub use self::{
     key::{KeyPlan, check_key_field},
     load::{LoadMode, LoadOptions, LoadReport, load_dimension, load_table},
     pipeline::{Control, EnrichReport, Enrichment, JoinReport, Progress, Sinks},
-    sink::{Compression, Sink, SinkOptions, Written, create, to_writer},
+    sink::{Compression, Sink, SinkOptions, Written, create, to_writer, write_file},
     source::{
         CsvOptions, Format, Piece, Source, SourceOptions, Sources, expand, from_reader, open,
         open_all, parse_data_type,

@@ -18,6 +18,11 @@ use tokio::runtime::Runtime;
 
 use crate::{error::from_datafusion, table::StoreTable};
 
+/// The extensions of files that SQL reads.
+const EXTENSIONS: [&str; 9] = [
+    "parquet", "pq", "arrow", "feather", "ipc", "csv", "json", "ndjson", "jsonl",
+];
+
 /// A place where SQL runs: a DataFusion session with the tables of a store, and a runtime for it.
 ///
 /// Tables are as of the moment in which they were registered. Files can be named in `FROM`, in single quotes.
@@ -67,6 +72,15 @@ impl Session {
                 .map_err(from_datafusion)?;
         }
         Ok(())
+    }
+
+    /// Whether [`register_file`](Self::register_file) knows the format of a file, by its extension.
+    pub fn can_read(path: &Path) -> bool {
+        let extension = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .unwrap_or_default();
+        EXTENSIONS.contains(&extension)
     }
 
     /// Makes a file known as a table. Its extension tells its format: `.parquet`, `.arrow`, `.csv`, `.json`.

@@ -3,15 +3,23 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow_select::{concat::concat_batches, filter::filter_record_batch};
-use darner_engine::{Error, load_dimension, open};
+use arrow_schema::SchemaRef;
+use arrow_select::{concat::concat_batches, filter::filter_record_batch, take::take};
+use darner_engine::{Error, OnDuplicate, UniqueKeys, load_dimension, open};
 use indicatif::HumanCount;
 
 use crate::{
-    args::Delete, context::Context, error::Result, files::source_options, keys::parse_keys, print,
+    args::Delete,
+    context::{Context, close_store},
+    error::Result,
+    files::source_options,
+    keys::parse_keys,
+    print,
 };
 
 pub(crate) fn run(context: &Context, args: &Delete) -> Result<()> {
+    // To open a store for writing would make one.
+    context.read_store()?.table(&args.table)?;
     let store = context.open_store()?;
     let table = store.table(&args.table)?;
     let key_schema = table.spec().key_schema();
@@ -30,6 +38,7 @@ pub(crate) fn run(context: &Context, args: &Delete) -> Result<()> {
         .filter_map(|name| gone.column_by_name(name))
         .map(Arc::clone)
         .collect();
+    let columns = distinct(&args.table, key_schema, columns)?;
     let gone = RecordBatch::try_new(Arc::clone(key_schema), columns)
         .map_err(|error| Error::internal("keys do not fit their schema").with_source(error))?;
     let num_missing = found.is_found.len() - BooleanArray::true_count(&found.is_found);
@@ -39,7 +48,7 @@ pub(crate) fn run(context: &Context, args: &Delete) -> Result<()> {
         transaction.delete(&args.table, &gone)?;
         version = transaction.commit()?;
     }
-    context.close_store(store);
+    close_store(store);
     let num_deleted = gone.num_rows();
     if context.json {
         return print::result(serde_json::json!({
@@ -59,6 +68,21 @@ pub(crate) fn run(context: &Context, args: &Delete) -> Result<()> {
         ),
     );
     Ok(())
+}
+
+/// Each key once: the same row cannot be deleted twice.
+fn distinct(table: &str, key_schema: &SchemaRef, keys: Vec<ArrayRef>) -> Result<Vec<ArrayRef>> {
+    let mut unique = UniqueKeys::new(table, key_schema.fields(), OnDuplicate::First)?;
+    unique.push(&keys)?;
+    let selections = unique.finish()?.selections;
+    let Some(Some(rows)) = selections.first() else {
+        return Ok(keys);
+    };
+    let taken = keys
+        .iter()
+        .map(|column| take(column, rows, None))
+        .collect::<Result<_, _>>();
+    Ok(taken.map_err(|error| Error::internal("keys cannot be taken").with_source(error))?)
 }
 
 /// The key columns of a file, all rows.

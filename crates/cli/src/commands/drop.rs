@@ -1,6 +1,11 @@
 //! `darner drop`.
 
-use crate::{args::Drop, context::Context, error::Result, print};
+use crate::{
+    args::Drop,
+    context::{Context, close_store},
+    error::Result,
+    print,
+};
 
 pub(crate) fn run(context: &Context, args: &Drop) -> Result<()> {
     // To open a store for writing would make one.
@@ -9,7 +14,7 @@ pub(crate) fn run(context: &Context, args: &Drop) -> Result<()> {
     let mut transaction = store.begin()?;
     transaction.drop_table(&args.table)?;
     let version = transaction.commit()?;
-    context.close_store(store);
+    close_store(store);
     print::note(
         context,
         format_args!("{}: dropped as version {version}", args.table),

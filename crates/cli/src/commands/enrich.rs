@@ -6,8 +6,8 @@ use std::{
 };
 
 use darner_engine::{
-    Encoding, EnrichReport, Enrichment, Error, JoinSpec, Sink, SinkOptions, Sinks, SourceOptions,
-    StarJoin, Written, create, load_dimension, open_all,
+    Encoding, EnrichReport, Enrichment, JoinSpec, Sink, SinkOptions, Sinks, SourceOptions,
+    StarJoin, Written, create, load_dimension, open_all, write_file,
 };
 use darner_store::Store;
 use indicatif::{HumanBytes, HumanCount};
@@ -15,7 +15,7 @@ use indicatif::{HumanBytes, HumanCount};
 use crate::{
     args::Enrich,
     context::Context,
-    error::Result,
+    error::{Failure, Result, stdout_failure},
     files::{check_outputs, input_paths, source_options},
     print,
     report::Report,
@@ -151,7 +151,17 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
     if let Some(unmatched) = &mut unmatched {
         sinks.unmatched = Some(&mut **unmatched);
     }
-    let report: EnrichReport = enrichment.run(&mut *source, &mut sinks, &control)?;
+    let is_stdout = plan.output.as_os_str() == "-";
+    let failed = |error| {
+        if is_stdout {
+            stdout_failure(error)
+        } else {
+            Failure::from(error)
+        }
+    };
+    let report: EnrichReport = enrichment
+        .run(&mut *source, &mut sinks, &control)
+        .map_err(failed)?;
     let report = Report::from(&report);
     // The unmatched rows and the report are what somebody wants to see when the gate was not met.
     let num_unmatched = match unmatched {
@@ -159,11 +169,10 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
         None => 0,
     };
     if let Some(path) = &plan.report {
-        std::fs::write(path, format!("{}\n", report.to_json()?))
-            .map_err(|error| Error::io(format!("cannot write `{}`", path.display()), error))?;
+        write_file(path, format!("{}\n", report.to_json()?).as_bytes())?;
     }
     report.check_miss_rate(plan.max_miss_rate, &plan.output)?;
-    let written = output.finish()?;
+    let written = output.finish().map_err(failed)?;
     Ok(Done {
         report,
         written,

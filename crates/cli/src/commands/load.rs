@@ -5,7 +5,7 @@ use indicatif::HumanCount;
 
 use crate::{
     args::{Load, Mode},
-    context::Context,
+    context::{Context, close_store},
     error::Result,
     files::{input_paths, known_types, source_options},
     print,
@@ -36,7 +36,7 @@ pub(crate) fn run(context: &Context, args: &Load) -> Result<()> {
     };
     let report = load_table(&store, &args.table, &mut *source, &options, &control)?;
     let seconds = bar.finish();
-    context.close_store(store);
+    close_store(store);
     if context.json {
         print::result(serde_json::json!({
             "table": args.table,

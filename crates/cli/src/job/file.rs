@@ -152,6 +152,17 @@ impl Job {
                 )));
             }
         }
+        if let Some((name, _)) = job
+            .enrich
+            .0
+            .iter()
+            .find(|(name, _)| job.dimension.0.iter().any(|d| d.0 == *name))
+        {
+            return Err(Error::invalid(format!(
+                "{}: a dimension and an enrichment have one name, so that SQL could not tell them apart: name=`{name}`",
+                path.display()
+            )));
+        }
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         Ok(Self {
             dir: dir.unwrap_or(Path::new(".")).to_owned(),

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     args::Output,
     commands::enrich::{self, Done, Plan},
-    context::Context,
+    context::{Context, close_store},
     error::{Failure, Result},
     files::{input_paths, known_types, print_rows},
     print,
@@ -61,14 +61,17 @@ pub(crate) fn run(context: &Context, job: &Job) -> Result<()> {
         let session = Session::new(context.num_threads)?;
         session.register_store(&store)?;
         for (name, step) in &job.enrich.0 {
-            session.register_file(name, &job.path(&step.to))?;
+            // An output that SQL cannot read can be made all the same; a query that names it says so.
+            if Session::can_read(&step.to) {
+                session.register_file(name, &job.path(&step.to))?;
+            }
         }
         for (name, step) in &job.summary.0 {
             summarise(context, &session, name, step)
                 .map_err(|failure| in_step("summary", name, failure))?;
         }
     }
-    context.close_store(store);
+    close_store(store);
     Ok(())
 }
 
@@ -195,7 +198,11 @@ fn enrich(
         return Ok(());
     }
     let done: Done = enrich::execute(context, store, &plan)?;
-    enrich::say(context, &plan, &done)?;
+    match enrich::say(context, &plan, &done) {
+        // That nobody reads the report any more is no reason to leave the rest undone.
+        Ok(()) | Err(Failure::ClosedPipe) => {}
+        Err(failure) => return Err(failure),
+    }
     let memory = EnrichMemory {
         step,
         inputs,

@@ -50,7 +50,7 @@ fn rows_are_found_by_key_scanned_and_deleted() {
     ]);
     assert_eq!(run.stdout, "alt,faa\n13,JFK\n22,LGA\n");
     place.ok(&["delete", "airports", "LGA", "QQQ"]);
-    place.write("closed.csv", "when,faa\n2013-01-01,SJU\n");
+    place.write("closed.csv", "when,faa\n2013-01-01,SJU\n2013-01-02,SJU\n");
     let run = place.ok(&["delete", "airports", "--from", "closed.csv", "--json"]);
     assert!(run.stdout.contains(r#""rows_deleted":1"#), "{}", run.stdout);
     let run = place.ok(&["--json", "scan", "airports"]);

@@ -149,6 +149,24 @@ pub fn create(path: &Path, schema: &SchemaRef, options: &SinkOptions) -> Result<
     FormatSink::begin(name, format, compression, open, schema, options)
 }
 
+/// Writes a small file that appears whole, as outputs do; `-` is standard output.
+///
+/// # Errors
+/// As [`create`]; what stood at the path before is then untouched.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut output = if path.as_os_str() == "-" {
+        Output::writer(Box::new(io::stdout()))
+    } else {
+        Output::create(path).map_err(|error| error.context(path.display()))?
+    };
+    output
+        .write_all(bytes)
+        .map_err(encode_error)
+        .and_then(|()| output.commit())
+        .map(|_| ())
+        .map_err(|error| error.context(path.display()))
+}
+
 /// Begins an output into any writer; `name` is for messages. The format is an Arrow IPC stream unless
 /// [`SinkOptions::format`] says otherwise.
 ///
