@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use darner_engine::Progress;
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 /// A line on standard error with rows, rate and time left. Gone once it is finished or dropped.
 #[derive(Clone)]
@@ -19,8 +19,10 @@ impl Bar {
         } else {
             ProgressDrawTarget::hidden()
         };
-        let bar = ProgressBar::with_draw_target(None, target);
+        let bar = ProgressBar::with_draw_target(None, target).with_finish(ProgressFinish::AndClear);
         bar.set_prefix(what.to_owned());
+        // Until the first rows are through there is nothing to show.
+        bar.set_style(style("{prefix}"));
         Self { bar }
     }
 
@@ -35,9 +37,7 @@ impl Bar {
             }
             None => "{prefix} {msg} {binary_bytes_per_sec}",
         };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
-        }
+        self.bar.set_style(style(template));
         self.bar.set_position(progress.num_bytes);
         let seconds = self.bar.elapsed().as_secs_f64().max(1e-3);
         #[expect(
@@ -56,4 +56,9 @@ impl Bar {
         self.bar.finish_and_clear();
         self.bar.elapsed().as_secs_f64()
     }
+}
+
+/// A line of this form; the plainest one should a template be wrong.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use darner_engine::{
@@ -116,7 +117,7 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
         .chain(&plan.report);
     let outputs: Vec<&Path> = outputs.map(PathBuf::as_path).collect();
     check_outputs(&context.store_dir, &plan.inputs, &outputs)?;
-    let (control, bar) = context.control(&plan.name);
+    let started = Instant::now();
     let mut source = open_all(plan.inputs.clone(), &plan.source_options)?;
     let mut joins = Vec::with_capacity(plan.joins.len());
     for spec in &plan.joins {
@@ -151,6 +152,7 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
     if let Some(unmatched) = &mut unmatched {
         sinks.unmatched = Some(&mut **unmatched);
     }
+    let (control, bar) = context.control(&plan.name);
     let is_stdout = plan.output.as_os_str() == "-";
     let failed = |error| {
         if is_stdout {
@@ -162,6 +164,7 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
     let report: EnrichReport = enrichment
         .run(&mut *source, &mut sinks, &control)
         .map_err(failed)?;
+    bar.finish();
     let report = Report::from(&report);
     // The unmatched rows and the report are what somebody wants to see when the gate was not met.
     let num_unmatched = match unmatched {
@@ -177,7 +180,7 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
         report,
         written,
         num_unmatched,
-        seconds: bar.finish(),
+        seconds: started.elapsed().as_secs_f64(),
     })
 }
 
