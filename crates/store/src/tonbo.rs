@@ -7,7 +7,7 @@
 //!   in front instead (`log/`);
 //! - its leveled compaction is off: split over several files it returns rows out of order, old and deleted ones.
 //!   We compact by writing a new generation of the table;
-//! - reads are scans: `get` can return an old value once a key stands in more than one flushed file;
+//! - reads are scans: `get` can return an old value, for instance of a key that stands twice in one flushed file;
 //! - a key is written once. So no answer depends on which of two versions of a record is found first;
 //! - opening a database *empties* its version log (it is opened for writing, truncated, and written whole again by
 //!   the next flush). So a checkpoint's copy of that log is copied to the working directory, never linked, and is
