@@ -1,18 +1,38 @@
-//! The store on disk: bulk loads, small commits and the way back into a dimension. Every run checks its answer.
+//! The store on disk: bulk loads, small commits, keyed state and the way back into a dimension. Every run checks its
+//! answer. What the disk itself gives is measured beside it, in the same run.
 #![expect(clippy::print_stdout, reason = "a report begins with the machine")]
 
+use std::{
+    fs::File,
+    io::Write,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arrow_array::RecordBatch;
+use arrow_ipc::writer::FileWriter;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use darner_benches::{dimension, machine};
-use darner_engine::load_dimension;
-use darner_store::{Store, StoreOptions, TableSpec};
+use darner_benches::{BATCH_ROWS, Random, dimension, machine};
+use darner_engine::{
+    Control, LoadMode, LoadOptions, OnDuplicate, SourceOptions, load_dimension, load_table,
+};
+use darner_store::{Durability, Store, StoreOptions, TableSpec};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const LOAD_ROWS: usize = 1_000_000;
+const LOAD_ROWS: usize = 10_000_000;
+const TABLE_ROWS: usize = 1_000_000;
 const COMMIT_ROWS: usize = 1_000;
+const NUM_THREADS: u64 = 8;
+const STATE_ENTRIES: u64 = 100_000;
+const VALUE: [u8; 100] = [7; 100];
 
-fn load(store: &Store, rows: &arrow_array::RecordBatch) {
+fn load(store: &Store, rows: &RecordBatch) {
     let mut transaction = store.begin().expect("a writer");
     let spec = TableSpec::new(&rows.schema(), &["id"]).expect("valid");
     transaction.create_table("d", spec).expect("new");
@@ -21,61 +41,220 @@ fn load(store: &Store, rows: &arrow_array::RecordBatch) {
     transaction.commit().expect("durable");
 }
 
-fn open(dir: &std::path::Path) -> Store {
+fn load_file(store: &Store, path: &Path) {
+    let control = Control::default();
+    let options = LoadOptions {
+        key: Some(vec!["id".to_owned()]),
+        mode: LoadMode::Upsert,
+        on_duplicate: OnDuplicate::Error,
+        watermark: None,
+    };
+    let mut source = darner_engine::open(path, &SourceOptions::default()).expect("opens");
+    let report = load_table(store, "d", &mut *source, &options, &control).expect("loads");
+    assert_eq!(report.num_rows, LOAD_ROWS as u64);
+}
+
+fn open(dir: &Path) -> Store {
     Store::open(dir, StoreOptions::default()).expect("opens")
+}
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
 }
 
 fn bulk_load(criterion: &mut Criterion) {
     println!("machine: {}", machine());
-    let rows = dimension(LOAD_ROWS, 1);
+    let dir = temporary();
+    let file = dir.path().join("rows.arrow");
+    {
+        let rows = dimension(LOAD_ROWS, 1);
+        let output = File::create(&file).expect("makes");
+        let mut writer = FileWriter::try_new(output, &rows.schema()).expect("begins");
+        for start in (0..LOAD_ROWS).step_by(BATCH_ROWS) {
+            let batch = rows.slice(start, BATCH_ROWS.min(LOAD_ROWS - start));
+            writer.write(&batch).expect("writes");
+        }
+        writer.finish().expect("writes");
+    }
+    let num_bytes = std::fs::metadata(&file).expect("written").len();
+    println!(
+        "load: {LOAD_ROWS} rows, {num_bytes} bytes of IPC, page cache warm, durable at the end"
+    );
     let mut group = criterion.benchmark_group("store");
     group.sample_size(10);
     group.throughput(Throughput::Elements(LOAD_ROWS as u64));
-    group.bench_function("load 1M rows, durable", |bencher| {
+    group.bench_function("load 10M rows from IPC", |bencher| {
         bencher.iter_batched(
-            || tempfile::tempdir().expect("a directory"),
+            temporary,
             |dir| {
                 let store = open(dir.path());
-                load(&store, &rows);
-                let table = store.table("d").expect("loaded");
-                assert_eq!(table.num_stored_rows(), LOAD_ROWS as u64);
+                load_file(&store, &file);
                 drop(store);
                 dir
             },
             BatchSize::PerIteration,
         );
     });
-    let dir = tempfile::tempdir().expect("a directory");
-    load(&open(dir.path()), &rows);
-    group.bench_function("1M rows into a dimension", |bencher| {
+    group.bench_function("the same bytes, written and synced", |bencher| {
+        let bytes = std::fs::read(&file).expect("reads");
+        bencher.iter_batched(
+            temporary,
+            |dir| {
+                let mut copy = File::create(dir.path().join("copy")).expect("makes");
+                copy.write_all(&bytes).expect("writes");
+                copy.sync_all().expect("syncs");
+                dir
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    let stored = dir.path().join("store");
+    {
+        let store = open(&stored);
+        load_file(&store, &file);
+        store
+            .state("offsets")
+            .expect("valid")
+            .put(b"a", b"1")
+            .expect("durable");
+        store.checkpoint().expect("durable");
+    }
+    group.bench_function("10M rows into a dimension", |bencher| {
         bencher.iter(|| {
-            let store = Store::open_read_only(dir.path()).expect("opens");
+            let store = Store::open_read_only(&stored).expect("opens");
             let built = load_dimension(&store.table("d").expect("loaded"), None).expect("reads");
             assert_eq!(built.num_rows(), LOAD_ROWS);
             built
         });
     });
-    group.finish();
-}
-
-fn commits(criterion: &mut Criterion) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path());
-    load(&store, &dimension(LOAD_ROWS, 1));
-    let rows = dimension(COMMIT_ROWS, 7);
-    let mut group = criterion.benchmark_group("store");
-    group.throughput(Throughput::Elements(COMMIT_ROWS as u64));
-    group.bench_function("commit 1,000 upserts, fsync", |bencher| {
-        let mut version = store.version().number;
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("open a store of 10M rows to a read of state", |bencher| {
         bencher.iter(|| {
-            let mut transaction = store.begin().expect("a writer");
-            transaction.upsert("d", &rows).expect("fits");
-            version += 1;
-            assert_eq!(transaction.commit().expect("durable").number, version);
+            let store = open(&stored);
+            let found = store
+                .state("offsets")
+                .expect("valid")
+                .get(b"a")
+                .expect("reads");
+            assert_eq!(found.as_deref(), Some(&b"1"[..]));
         });
     });
     group.finish();
 }
 
-criterion_group!(benches, bulk_load, commits);
+/// Upserts of random keys: the newest rows of a table come in no order.
+fn random_rows(random: &mut Random) -> RecordBatch {
+    let rows = dimension(COMMIT_ROWS, 1);
+    let keys: arrow_array::Int64Array = (0..COMMIT_ROWS)
+        .map(|_| i64::try_from(random.below(TABLE_ROWS as u64)).unwrap_or(0))
+        .collect();
+    let mut columns = rows.columns().to_vec();
+    columns[0] = Arc::new(keys);
+    RecordBatch::try_new(rows.schema(), columns).expect("the same columns")
+}
+
+fn upsert(store: &Store, rows: &RecordBatch) {
+    let mut transaction = store.begin().expect("a writer");
+    transaction.upsert("d", rows).expect("fits");
+    transaction.commit().expect("durable");
+}
+
+fn commits(criterion: &mut Criterion) {
+    let dir = temporary();
+    let store = open(dir.path());
+    load(&store, &dimension(TABLE_ROWS, 1));
+    let mut random = Random::new(1);
+    let batches: Vec<RecordBatch> = (0..64).map(|_| random_rows(&mut random)).collect();
+    let mut group = criterion.benchmark_group("commits");
+    group.sample_size(10);
+    group.measurement_time(Duration::from_secs(8));
+    group.throughput(Throughput::Elements(COMMIT_ROWS as u64));
+    let version = store.version().number;
+    let num_commits = AtomicU64::new(0);
+    let commit = || {
+        let number = num_commits.fetch_add(1, Ordering::Relaxed);
+        let at = usize::try_from(number % 64).unwrap_or(0);
+        upsert(&store, &batches[at]);
+    };
+    group.bench_function("1,000 upserts into 1M rows, fsync", |bencher| {
+        bencher.iter(commit);
+    });
+    // What such a commit writes: its page, and the page's description.
+    let bytes = vec![7_u8; 48 << 10];
+    group.bench_function("48 KiB appended and fsynced", |bencher| {
+        let mut file = File::create(dir.path().join("plain")).expect("makes");
+        bencher.iter(|| {
+            file.write_all(&bytes).expect("writes");
+            file.sync_data().expect("syncs");
+        });
+    });
+    assert_eq!(
+        store.version().number,
+        version + num_commits.load(Ordering::Relaxed)
+    );
+    group.throughput(Throughput::Elements(1));
+    let state = store.state("counts").expect("valid");
+    group.bench_function("1 put, fsync, 1 thread", |bencher| {
+        bencher.iter(|| state.put(b"key", &VALUE).expect("durable"));
+    });
+    group.bench_function("1 put, fsync, 8 threads", |bencher| {
+        bencher.iter_custom(|num_iterations| {
+            let start = Instant::now();
+            std::thread::scope(|scope| {
+                for thread in 0..NUM_THREADS {
+                    let state = &state;
+                    scope.spawn(move || {
+                        for _ in 0..num_iterations.div_ceil(NUM_THREADS) {
+                            state.put(&thread.to_be_bytes(), &VALUE).expect("durable");
+                        }
+                    });
+                }
+            });
+            start.elapsed()
+        });
+    });
+    group.finish();
+}
+
+fn keyed_state(criterion: &mut Criterion) {
+    let dir = temporary();
+    let options = StoreOptions {
+        durability: Durability::Buffered,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(dir.path(), options).expect("opens");
+    let state = store.state("users").expect("valid");
+    let key = |number: u64| format!("user/{number:08}").into_bytes();
+    let keys: Vec<Vec<u8>> = (0..STATE_ENTRIES).map(key).collect();
+    for keys in keys.chunks(1000) {
+        let entries: Vec<_> = keys.iter().map(|key| (key, VALUE)).collect();
+        state.put_many(&entries).expect("fits");
+    }
+    assert_eq!(state.len().expect("reads"), STATE_ENTRIES);
+    let mut group = criterion.benchmark_group("state");
+    let mut random = Random::new(2);
+    let mut next = move || usize::try_from(random.below(STATE_ENTRIES)).unwrap_or(0);
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("get", |bencher| {
+        bencher.iter(|| {
+            let found = state.get(&keys[next()]).expect("reads");
+            assert_eq!(found.map(|value| value.len()), Some(VALUE.len()));
+        });
+    });
+    group.bench_function("put, buffered", |bencher| {
+        bencher.iter(|| state.put(&keys[next()], &VALUE).expect("fits"));
+    });
+    group.throughput(Throughput::Elements(100));
+    group.bench_function("100 puts in one commit, buffered", |bencher| {
+        bencher.iter(|| {
+            let entries: [(&[u8], &[u8]); 100] =
+                std::array::from_fn(|_| (&keys[next()][..], &VALUE[..]));
+            state.put_many(&entries).expect("fits")
+        });
+    });
+    assert_eq!(state.len().expect("reads"), STATE_ENTRIES);
+    group.finish();
+}
+
+criterion_group!(benches, bulk_load, commits, keyed_state);
 criterion_main!(benches);

@@ -1,9 +1,12 @@
 //! What was typed.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use darner_engine as engine;
+use darner_store::AsOf;
+
+use crate::time::{parse_as_of, parse_duration};
 
 /// Enriches batches of facts from durable dimension tables.
 #[derive(Debug, Parser)]
@@ -56,11 +59,15 @@ pub(crate) enum Command {
     Enrich(Enrich),
     /// Print the rows with these keys.
     #[command(
-        after_help = "Examples:\n  darner get airports JFK LGA\n  darner get weather 'JFK,2013-01-01T06:00:00Z'"
+        after_help = "Examples:\n  darner get airports JFK LGA\n  darner get weather 'JFK,2013-01-01T06:00:00Z'\n  \
+                            darner get airports JFK --as-of 2026-11-20"
     )]
     Get(Get),
     /// Print the rows of a table.
-    #[command(after_help = "Example:\n  darner scan airports --select faa,name --limit 5")]
+    #[command(
+        after_help = "Examples:\n  darner scan airports --select faa,name --limit 5\n  \
+                            darner scan airports --as-of '2026-11-20 13:00' -o before.csv"
+    )]
     Scan(Scan),
     /// Delete rows by key.
     #[command(
@@ -71,8 +78,62 @@ pub(crate) enum Command {
     Drop(Drop),
     /// List the tables of the store.
     Tables,
-    /// Say what is known of a table.
+    /// Say what is known of a table, or of the store.
+    #[command(after_help = "Examples:\n  darner info\n  darner info airports")]
     Info(Info),
+    /// List the commits that changed a table: what they added and removed, and which can still be read.
+    #[command(
+        after_help = "Example:\n  darner history airports\n\nRead an older version with --as-of of scan, get and \
+                            enrich; say how many are kept with darner retention."
+    )]
+    History(History),
+    /// Print what has changed in a table since an earlier version.
+    #[command(
+        after_help = "The first column, _change, says upsert (a row that is new or has changed) or delete (the key of a \
+                            row that is gone; the other columns are null).\n\n\
+                            Examples:\n  darner changes airports --since 3\n  \
+                            darner changes airports --since 3 --as-of 7 --format csv -o changes.csv"
+    )]
+    Changes(Changes),
+    /// Show or set how much of a table's past is kept for reading.
+    #[command(
+        after_help = "A version is kept as long as either bound asks for it: of the newest N versions, or in use less than \
+                            so long ago.\n\n\
+                            Examples:\n  darner retention airports\n  darner retention airports --versions 10 --age 7d"
+    )]
+    Retention(Retention),
+    /// Give back the space of rows that were replaced or deleted, and sort the others by key.
+    #[command(
+        after_help = "Versions that a table's retention does not keep go for good.\n\n\
+                            Examples:\n  darner compact\n  darner compact airports"
+    )]
+    Compact(Compact),
+    /// Check every file of the store: checksums, pages, and whether they fit together. Changes nothing.
+    #[command(
+        after_help = "Problems go to standard output, one on a line; the exit code is 1 if there are any.\n\n\
+                            Example:\n  darner verify"
+    )]
+    Verify,
+    /// Copy the store into a directory, while others read and write it.
+    #[command(
+        after_help = "The directory must be empty or missing. The copy is a store itself.\n\n\
+                            Example:\n  darner backup backups/2026-11-20"
+    )]
+    Backup(Backup),
+    /// Make the store from a backup.
+    #[command(after_help = "The store's directory must be empty or missing.\n\n\
+                            Example:\n  darner --store restored restore backups/2026-11-20")]
+    Restore(Restore),
+    /// Read and write keyed state: values by key, in namespaces.
+    #[command(
+        subcommand,
+        after_help = "Keys and values are text unless --hex is given. Bytes that are no text are printed as \\xNN, and \
+                            a backslash as \\\\.\n\n\
+                            Examples:\n  darner state put sessions user/7 active --ttl 1h\n  \
+                            darner state get sessions user/7\n  \
+                            darner state scan sessions --prefix user/ --limit 10"
+    )]
+    State(State),
     /// Ask a question in SQL, over tables of the store and files.
     #[command(
         after_help = "Example:\n  darner sql \"SELECT carrier, count(*) FROM 'flights.parquet' JOIN airlines USING (carrier) GROUP BY carrier\""
@@ -132,6 +193,9 @@ pub(crate) struct Enrich {
     /// Fail, and leave no output, if a join misses a larger share of its keys than this.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) max_miss_rate: Option<f64>,
+    /// The dimension tables as they were: a version, or a time in UTC such as 2026-11-20 or '2026-11-20 13:00'.
+    #[arg(long, value_name = "VERSION|TIME", value_parser = parse_as_of)]
+    pub(crate) as_of: Option<AsOf>,
     /// The output's format; its name's extension unless given.
     #[arg(long, value_parser = parse_format)]
     pub(crate) format: Option<engine::Format>,
@@ -163,6 +227,9 @@ pub(crate) struct Get {
     /// Keys; the parts of a composite key are separated by commas.
     #[arg(required = true)]
     pub(crate) keys: Vec<String>,
+    /// The table as it was: a version, or a time in UTC such as 2026-11-20 or '2026-11-20 13:00'.
+    #[arg(long, value_name = "VERSION|TIME", value_parser = parse_as_of)]
+    pub(crate) as_of: Option<AsOf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -177,6 +244,9 @@ pub(crate) struct Scan {
     /// The most rows to print.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+    /// The table as it was: a version, or a time in UTC such as 2026-11-20 or '2026-11-20 13:00'.
+    #[arg(long, value_name = "VERSION|TIME", value_parser = parse_as_of)]
+    pub(crate) as_of: Option<AsOf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -203,8 +273,166 @@ pub(crate) struct Drop {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Info {
+    /// The table; the store as a whole unless given.
+    pub(crate) table: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct History {
     /// The table.
     pub(crate) table: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Changes {
+    /// The table.
+    pub(crate) table: String,
+    /// The version, or the time, from which on changes are printed; 0 for all rows.
+    #[arg(long, value_name = "VERSION|TIME", value_parser = parse_as_of)]
+    pub(crate) since: AsOf,
+    /// The version, or the time, up to which changes are printed; all unless given.
+    #[arg(long, value_name = "VERSION|TIME", value_parser = parse_as_of)]
+    pub(crate) as_of: Option<AsOf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Retention {
+    /// The table.
+    pub(crate) table: String,
+    /// Keep the newest N versions, the table as it is among them.
+    #[arg(long, value_name = "N")]
+    pub(crate) versions: Option<NonZeroU64>,
+    /// Keep each version for so long after another one has followed it, such as 7d, 12h, 30m or 90s; 0 for not at all.
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) age: Option<Duration>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Compact {
+    /// The table; all tables and keyed state unless given.
+    pub(crate) table: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Backup {
+    /// Where the copy goes.
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Restore {
+    /// The backup.
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum State {
+    /// Print the value of a key.
+    #[command(
+        after_help = "Examples:\n  darner state get sessions user/7\n  darner state get pictures user/7 --raw > user7.png"
+    )]
+    Get(StateGet),
+    /// Set the value of a key; creates the namespace.
+    #[command(
+        after_help = "Examples:\n  darner state put sessions user/7 active --ttl 1h\n  \
+                            darner state put pictures user/7 - < user7.png"
+    )]
+    Put(StatePut),
+    /// Delete keys.
+    #[command(after_help = "Example:\n  darner state delete sessions user/7 user/8")]
+    Delete(StateDelete),
+    /// Print keys and values in key order, a tab between them, one pair on a line.
+    #[command(
+        after_help = "Examples:\n  darner state scan sessions --prefix user/ --limit 10 --reverse\n  \
+                            darner state scan sessions --start user/10 --end user/20"
+    )]
+    Scan(StateScan),
+    /// List the namespaces.
+    #[command(after_help = "Example:\n  darner state list")]
+    List,
+    /// Delete all keys of a namespace.
+    #[command(after_help = "Example:\n  darner state clear sessions")]
+    Clear(Namespace),
+    /// Say what is known of a namespace.
+    #[command(after_help = "Example:\n  darner state stats sessions")]
+    Stats(Namespace),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Namespace {
+    /// The namespace.
+    pub(crate) namespace: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StateGet {
+    /// The namespace.
+    pub(crate) namespace: String,
+    /// The key.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) key: String,
+    /// The key is written, and the value printed, in hexadecimal digits.
+    #[arg(long)]
+    pub(crate) hex: bool,
+    /// Print the bytes of the value and nothing else, not even a line end.
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatePut {
+    /// The namespace.
+    pub(crate) namespace: String,
+    /// The key.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) key: String,
+    /// The value; - takes the bytes of standard input.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) value: String,
+    /// The entry ends after this time, such as 7d, 12h, 30m or 90s.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Key and value are written in hexadecimal digits.
+    #[arg(long)]
+    pub(crate) hex: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StateDelete {
+    /// The namespace.
+    pub(crate) namespace: String,
+    /// The keys.
+    #[arg(required = true, allow_negative_numbers = true)]
+    pub(crate) keys: Vec<String>,
+    /// Keys are written in hexadecimal digits.
+    #[arg(long)]
+    pub(crate) hex: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StateScan {
+    /// The namespace.
+    pub(crate) namespace: String,
+    /// Only keys that begin so.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["start", "end"])]
+    pub(crate) prefix: Option<String>,
+    /// Only this key and those after it.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) start: Option<String>,
+    /// Only keys before this one.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) end: Option<String>,
+    /// The most entries to print.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// From the last key to the first.
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// All bytes are written and printed in hexadecimal digits.
+    #[arg(long)]
+    pub(crate) hex: bool,
 }
 
 #[derive(Debug, ClapArgs)]

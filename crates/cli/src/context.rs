@@ -6,9 +6,9 @@ use std::{
 };
 
 use darner_engine::{Control, Error, ErrorKind};
-use darner_store::{Store, StoreOptions};
+use darner_store::{AsOf, Store, StoreOptions, TableSnapshot};
 
-use crate::{args::Args, error::Result, print, progress::Bar};
+use crate::{args::Args, error::Result, print, progress::Bar, time};
 
 /// The settings of this run of the program.
 pub(crate) struct Context {
@@ -58,17 +58,32 @@ impl Context {
     }
 
     pub(crate) fn read_store(&self) -> Result<Store> {
-        let store = Store::open_read_only(&self.store_dir).map_err(|error| {
-            if error.kind() == ErrorKind::NotFound && !self.has_store() {
-                Error::not_found(format!(
-                    "no store in `{}`; name it with --store, or make one with darner load",
-                    self.store_dir.display()
-                ))
-            } else {
-                error
-            }
-        })?;
+        let store = Store::open_read_only(&self.store_dir).map_err(|error| self.explain(error))?;
         Ok(store)
+    }
+
+    /// Says what to do if the reason for an error is that there is no store.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::NotFound && !self.has_store() {
+            self.no_store()
+        } else {
+            error
+        }
+    }
+
+    /// The store for writing, which must be there: a command that changes something makes none.
+    pub(crate) fn open_existing_store(&self) -> Result<Store> {
+        if !self.has_store() {
+            return Err(self.no_store().into());
+        }
+        self.open_store()
+    }
+
+    fn no_store(&self) -> Error {
+        Error::not_found(format!(
+            "no store in `{}`; name it with --store, or make one with darner load",
+            self.store_dir.display()
+        ))
     }
 
     /// Stops long work on a signal, and shows on a terminal how far it has come.
@@ -80,6 +95,15 @@ impl Context {
             .with_watch(move |progress| watch.update(progress));
         (control, bar)
     }
+}
+
+/// A table as it is, or as it was.
+pub(crate) fn find_table(store: &Store, name: &str, as_of: Option<AsOf>) -> Result<TableSnapshot> {
+    let Some(as_of) = as_of else {
+        return Ok(store.table(name)?);
+    };
+    time::check_not_to_come(as_of)?;
+    Ok(store.table_at(name, as_of)?)
 }
 
 /// Ends the use of a store. What was committed stays committed, whatever happens here.

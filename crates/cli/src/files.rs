@@ -1,8 +1,11 @@
 //! Inputs and outputs as the command line and jobs name them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow_cast::pretty::pretty_format_batches;
 use arrow_schema::{DataType, SchemaRef};
 use darner_engine::{
@@ -10,6 +13,7 @@ use darner_engine::{
     parse_data_type, write_file,
 };
 use darner_store::Store;
+use indicatif::HumanCount;
 
 use crate::{
     args::{Input, Output, RowFormat},
@@ -174,6 +178,31 @@ pub(crate) fn print_rows(
         );
     }
     Ok(())
+}
+
+/// Prints what there is: a table, or with `--json` one object per line.
+pub(crate) fn print_listing(context: &Context, columns: Vec<(&str, ArrayRef)>) -> Result<()> {
+    let batch = RecordBatch::try_from_iter(columns)
+        .map_err(|error| Error::internal("listing cannot be built").with_source(error))?;
+    let output = Output {
+        output: None,
+        format: (!context.json).then_some(RowFormat::Table),
+    };
+    print_rows(
+        context,
+        &batch.schema(),
+        std::iter::once(Ok(batch)),
+        &output,
+    )
+}
+
+/// Counts as a column of a listing: numbers for programs, `1,234` for people.
+pub(crate) fn counts(context: &Context, counts: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+    if context.json {
+        return Arc::new(counts.collect::<UInt64Array>());
+    }
+    let texts = counts.map(|count| count.map(|count| HumanCount(count).to_string()));
+    Arc::new(texts.collect::<StringArray>())
 }
 
 fn print_table(

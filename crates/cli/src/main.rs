@@ -1,6 +1,7 @@
 //! `darner`: enriches batches of facts from durable dimension tables.
 
 mod args;
+mod bytes;
 mod commands;
 mod context;
 mod error;
@@ -11,6 +12,7 @@ mod print;
 mod progress;
 mod report;
 mod signals;
+mod time;
 
 use std::process::ExitCode;
 

@@ -22,8 +22,8 @@ pub(crate) fn failure(failure: &Failure) {
     }
 }
 
-/// An error and its causes. A cause that the text before has told already is left out.
-fn with_causes(error: &Error) -> String {
+/// An error and its causes on one line. A cause that the text before has told already is left out.
+pub(crate) fn with_causes(error: &Error) -> String {
     let mut text = printable(error.message(), true);
     let mut source = error.source();
     while let Some(cause) = source {
@@ -74,8 +74,29 @@ pub(crate) fn note(context: &Context, text: impl std::fmt::Display) {
 
 /// Prints a result and a line end.
 pub(crate) fn result(text: impl std::fmt::Display) -> Result<()> {
-    writeln!(io::stdout(), "{text}")
-        .map_err(|error| stdout_failure(Error::io("cannot write to standard output", error)))
+    writeln!(io::stdout(), "{text}").map_err(stdout_error)
+}
+
+/// Prints results, one on a line, many of them fast.
+pub(crate) fn results(texts: impl Iterator<Item = Result<String>>) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for text in texts {
+        let text = text?;
+        writeln!(out, "{text}").map_err(stdout_error)?;
+    }
+    out.flush().map_err(stdout_error)
+}
+
+/// Prints bytes as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(stdout_error)
+}
+
+fn stdout_error(error: io::Error) -> Failure {
+    stdout_failure(Error::io("cannot write to standard output", error))
 }
 
 /// A time in microseconds since 1970 as text, in UTC.

@@ -6,17 +6,19 @@ use crate::{
     catalog::{TableSpec, check_name},
     codec::{Decoder, Encoder},
     error::{Error, ErrorKind, Result},
+    history::{CommitKind, Retention},
     keyspace::Keyspace,
+    namespace::{Namespace, StateOp},
     page::{EncodedPage, PageMeta},
     state::{State, TableState, Watermark},
     version::Version,
 };
 
-/// A table generation, by number.
+/// A table from one replacement to the next, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TableId {
     pub(crate) id: u32,
-    pub(crate) generation: u32,
+    pub(crate) incarnation: u32,
 }
 
 /// One step of a commit.
@@ -34,11 +36,11 @@ pub(crate) enum Change {
     Replace {
         name: String,
         before: TableId,
-        generation: u32,
+        incarnation: u32,
         spec: Arc<TableSpec>,
         keyspace: Arc<Keyspace>,
     },
-    /// Pages are added to a generation.
+    /// Pages are added.
     Write {
         name: String,
         table: TableId,
@@ -50,6 +52,19 @@ pub(crate) enum Change {
     Watermark {
         name: String,
         value: Option<Vec<u8>>,
+    },
+    /// It is said how much of a table's past is kept.
+    Retain {
+        name: String,
+        table: TableId,
+        retention: Retention,
+    },
+    /// Entries of keyed state are changed, in order. The namespace is made if there is none.
+    State {
+        name: String,
+        /// The namespace's number, if it is made now.
+        id: u32,
+        ops: Vec<StateOp>,
     },
 }
 
@@ -80,7 +95,7 @@ impl<'a> Overlay<'a> {
             Some(table) => *table,
             None => self.state.tables.get(name).map(|table| TableId {
                 id: table.id,
-                generation: table.generation,
+                incarnation: table.incarnation,
             }),
         }
     }
@@ -97,23 +112,25 @@ impl<'a> Overlay<'a> {
 
     fn admit_one(&mut self, change: &Change) -> Result<()> {
         let (name, expected, after) = match change {
-            Change::Watermark { .. } => return Ok(()),
+            Change::Watermark { .. } | Change::State { .. } => return Ok(()),
             Change::Create { name, table, .. } => (name, None, Some(*table)),
             Change::Drop { name, table } => (name, Some(*table), None),
             Change::Replace {
                 name,
                 before,
-                generation,
+                incarnation,
                 ..
             } => (
                 name,
                 Some(*before),
                 Some(TableId {
-                    generation: *generation,
+                    incarnation: *incarnation,
                     ..*before
                 }),
             ),
-            Change::Write { name, table, .. } => (name, Some(*table), Some(*table)),
+            Change::Write { name, table, .. } | Change::Retain { name, table, .. } => {
+                (name, Some(*table), Some(*table))
+            }
         };
         if self.find(name) != expected {
             return Err(Error::new(
@@ -126,6 +143,80 @@ impl<'a> Overlay<'a> {
         self.changed.insert(name.clone(), after);
         Ok(())
     }
+}
+
+/// Encoded bytes of the pages of a commit.
+pub(crate) fn num_page_bytes(changes: &[Change]) -> u64 {
+    let pages = changes.iter().map(|change| match change {
+        Change::Write { pages, .. } => pages
+            .iter()
+            .map(|page| u64::from(page.meta.num_bytes))
+            .sum(),
+        _ => 0,
+    });
+    pages.sum()
+}
+
+/// Brings pages to the files that their table is in now: a compaction may have moved it since they were staged.
+pub(crate) fn follow_compaction(state: &State, changes: &mut [Change]) -> Result<()> {
+    for change in changes {
+        let Change::Write {
+            name,
+            table,
+            keyspace,
+            pages,
+            ..
+        } = change
+        else {
+            continue;
+        };
+        let Some(found) = state.tables.get(name.as_str()) else {
+            continue;
+        };
+        let is_same = found.id == table.id && found.incarnation == table.incarnation;
+        if !is_same || Arc::ptr_eq(&found.keyspace, keyspace) {
+            continue;
+        }
+        let first_id = found.keyspace.take_page_ids(pages.len());
+        let ids = first_id..;
+        // What is in the old files already goes to the new ones by and by: a large load would not fit into memory.
+        let mut window: Vec<(u64, &PageMeta)> = Vec::new();
+        let mut window_bytes = 0;
+        for (id, page) in ids.clone().zip(pages.iter()) {
+            if page.page.is_none() {
+                window_bytes += page.meta.num_bytes as usize;
+                window.push((id, &page.meta));
+            }
+            if window_bytes >= COPY_BYTES {
+                move_pages(keyspace, &found.keyspace, &window)?;
+                window.clear();
+                window_bytes = 0;
+            }
+        }
+        move_pages(keyspace, &found.keyspace, &window)?;
+        for (id, page) in ids.zip(pages.iter_mut()) {
+            page.meta.id = id;
+        }
+        *keyspace = Arc::clone(&found.keyspace);
+    }
+    Ok(())
+}
+
+/// Writes pages of one keyspace into another, each under a new number.
+fn move_pages(from: &Keyspace, to: &Keyspace, pages: &[(u64, &PageMeta)]) -> Result<()> {
+    let metas: Vec<&PageMeta> = pages.iter().map(|(_, page)| *page).collect();
+    let buffers = from.read(&metas)?;
+    let copies = pages.iter().zip(&buffers).map(|((id, page), bytes)| {
+        let copy = EncodedPage {
+            kind: page.kind,
+            num_rows: page.num_rows,
+            stats: page.stats.clone(),
+            bytes: bytes::Bytes::copy_from_slice(bytes),
+        };
+        (*id, copy)
+    });
+    to.write(&copies.collect::<Vec<_>>())?;
+    to.relieve()
 }
 
 /// Makes sure that [`write_pages`] will not fail for lack of room, before the commit is in the log.
@@ -164,6 +255,7 @@ pub(crate) fn relieve(changes: &[Change]) -> Result<()> {
 /// Brings a commit into the state. Its pages are in their keyspaces already.
 pub(crate) fn apply(state: &mut State, version: Version, changes: Vec<Change>) {
     state.version = version;
+    let mut touched: BTreeMap<String, CommitKind> = BTreeMap::new();
     for change in changes {
         match change {
             Change::Create {
@@ -173,34 +265,38 @@ pub(crate) fn apply(state: &mut State, version: Version, changes: Vec<Change>) {
                 keyspace,
             } => {
                 state.next_table_id = state.next_table_id.max(table.id.saturating_add(1));
-                state
-                    .tables
-                    .insert(name, new_table(table, spec, keyspace, version, version));
+                touched.insert(name.clone(), CommitKind::Create);
+                let new = TableState::new(table.id, table.incarnation, spec, keyspace, version);
+                state.tables.insert(name, new);
             }
             Change::Drop { name, .. } => {
+                touched.remove(&name);
                 if let Some(table) = state.tables.remove(&name) {
-                    table.keyspace.drop_later();
+                    for table in table.older.iter().chain([&table]) {
+                        table.keyspace.drop_later();
+                    }
                 }
             }
             Change::Replace {
                 name,
                 before,
-                generation,
+                incarnation,
                 spec,
                 keyspace,
             } => {
-                let old = state.tables.remove(&name);
-                let created = old.as_ref().map_or(version, |table| table.created);
-                if let Some(table) = &old {
-                    table.keyspace.drop_later();
+                let mut new = TableState::new(before.id, incarnation, spec, keyspace, version);
+                if let Some(old) = state.tables.remove(&name) {
+                    succeed(&mut new, old, version);
                 }
-                let table = TableId {
-                    generation,
-                    ..before
-                };
-                state
-                    .tables
-                    .insert(name, new_table(table, spec, keyspace, created, version));
+                touched
+                    .entry(name.clone())
+                    .and_modify(|kind| {
+                        if *kind == CommitKind::Write {
+                            *kind = CommitKind::Replace;
+                        }
+                    })
+                    .or_insert(CommitKind::Replace);
+                state.tables.insert(name, new);
             }
             Change::Write {
                 name,
@@ -218,6 +314,7 @@ pub(crate) fn apply(state: &mut State, version: Version, changes: Vec<Change>) {
                         })
                         .collect();
                     table.append(pages, is_distinct, version);
+                    touched.entry(name).or_insert(CommitKind::Write);
                 }
             }
             Change::Watermark {
@@ -229,45 +326,95 @@ pub(crate) fn apply(state: &mut State, version: Version, changes: Vec<Change>) {
             Change::Watermark { name, value: None } => {
                 state.watermarks.remove(&name);
             }
+            Change::Retain {
+                name, retention, ..
+            } => {
+                if let Some(table) = state.tables.get_mut(&name) {
+                    table.retention = retention;
+                    // A checkpoint has the table as it is, retention and all.
+                    table.checkpointed = None;
+                }
+            }
+            // Namespaces are shared, so whoever calls this brings it to them when it counts.
+            Change::State { .. } => {}
+        }
+    }
+    for (name, kind) in touched {
+        if let Some(table) = state.tables.get_mut(&name) {
+            table.note_commit(kind, version);
         }
     }
 }
 
-fn new_table(
-    table: TableId,
-    spec: Arc<TableSpec>,
-    keyspace: Arc<Keyspace>,
-    created: Version,
-    changed: Version,
-) -> TableState {
-    TableState {
-        id: table.id,
-        generation: table.generation,
-        spec,
-        keyspace,
-        pages: Arc::default(),
-        is_distinct: true,
-        created,
-        changed,
-        checkpointed: None,
+/// Hands over from a table that is replaced: its past, and how much of it is kept.
+fn succeed(new: &mut TableState, mut old: TableState, version: Version) {
+    new.created = old.created;
+    new.retention = old.retention;
+    new.history = std::mem::take(&mut old.history);
+    new.older = std::mem::take(&mut old.older);
+    if old.begun == version {
+        // Made and replaced by one commit: nobody ever sees it.
+        old.keyspace.drop_later();
+    } else {
+        new.older.push(old);
     }
 }
+
+/// Brings the changes of keyed state of a commit to the namespaces, making those that are missing.
+pub(crate) fn apply_state(
+    state: &mut State,
+    changes: Vec<(String, u32, Vec<StateOp>)>,
+    open: impl Fn(u32) -> Arc<Namespace>,
+    now_us: i64,
+) {
+    for (name, id, ops) in changes {
+        state.next_table_id = state.next_table_id.max(id.saturating_add(1));
+        if let Some(namespace) = state.namespaces.get(&name) {
+            namespace.apply(ops, now_us);
+        } else {
+            let namespace = open(id);
+            namespace.apply(ops, now_us);
+            state.namespaces.insert(name, namespace);
+        }
+    }
+}
+
+/// Takes the changes of keyed state out of a commit.
+pub(crate) fn take_state(changes: &mut Vec<Change>) -> Vec<(String, u32, Vec<StateOp>)> {
+    let mut taken = Vec::new();
+    changes.retain_mut(|change| match change {
+        Change::State { name, id, ops } => {
+            taken.push((std::mem::take(name), *id, std::mem::take(ops)));
+            false
+        }
+        _ => true,
+    });
+    taken
+}
+
+/// Encoded bytes of pages that are moved at once.
+const COPY_BYTES: usize = 8 << 20;
 
 const CREATE: u8 = 1;
 const DROP: u8 = 2;
 const REPLACE: u8 = 3;
 const WRITE: u8 = 4;
 const WATERMARK: u8 = 5;
+const RETAIN: u8 = 6;
+const STATE: u8 = 7;
 
 /// Encodes a commit as the payload of a log frame. All pages are still in memory.
 ///
 /// ```text
 /// change   tag u8 | fields
-///   1 create     name, id, generation, spec
-///   2 drop       name, id, generation
-///   3 replace    name, id, generation before, generation, spec
-///   4 write      name, id, generation, is_distinct u8, num_pages u64, (page meta, page bytes)...
+///   1 create     name, id, incarnation, spec
+///   2 drop       name, id, incarnation
+///   3 replace    name, id, incarnation before, incarnation, spec
+///   4 write      name, id, incarnation, is_distinct u8, num_pages u64, (page meta, page bytes)...
 ///   5 watermark  name, 0 u8 | 1 u8, bytes
+///   6 retain     name, id, incarnation, num_versions u64, age in microseconds u64
+///   7 state      namespace, id u32, num_ops u64, op...
+/// op       1 u8 put (expires i64, key, value) | 2 u8 delete (key) | 3 u8 clear
 /// ```
 pub(crate) fn encode(changes: &[Change], version: Version) -> Vec<u8> {
     let mut out = Encoder::new();
@@ -283,12 +430,12 @@ pub(crate) fn encode(changes: &[Change], version: Version) -> Vec<u8> {
             Change::Replace {
                 name,
                 before,
-                generation,
+                incarnation,
                 spec,
                 ..
             } => {
                 put_table(&mut out, REPLACE, name, *before);
-                out.put_u32(*generation);
+                out.put_u32(*incarnation);
                 spec.encode(&mut out);
             }
             Change::Write {
@@ -319,6 +466,23 @@ pub(crate) fn encode(changes: &[Change], version: Version) -> Vec<u8> {
                     out.put_bytes(value);
                 }
             }
+            Change::Retain {
+                name,
+                table,
+                retention,
+            } => {
+                put_table(&mut out, RETAIN, name, *table);
+                retention.encode(&mut out);
+            }
+            Change::State { name, id, ops } => {
+                out.put_u8(STATE);
+                out.put_str(name);
+                out.put_u32(*id);
+                out.put_u64(ops.len() as u64);
+                for op in ops {
+                    op.encode(&mut out);
+                }
+            }
         }
     }
     out.finish()
@@ -328,7 +492,7 @@ fn put_table(out: &mut Encoder, tag: u8, name: &str, table: TableId) {
     out.put_u8(tag);
     out.put_str(name);
     out.put_u32(table.id);
-    out.put_u32(table.generation);
+    out.put_u32(table.incarnation);
 }
 
 /// Decodes a log frame's payload. `open` makes the keyspace of a new generation; `find` finds that of an old one.
@@ -352,9 +516,17 @@ pub(crate) fn decode(
             changes.push(Change::Watermark { name, value });
             continue;
         }
+        if tag == STATE {
+            let id = input.get_u32()?;
+            let num_ops = input.get_u64()?;
+            let ops = (0..num_ops).map(|_| StateOp::decode(&mut input));
+            let ops = ops.collect::<Result<_>>()?;
+            changes.push(Change::State { name, id, ops });
+            continue;
+        }
         let table = TableId {
             id: input.get_u32()?,
-            generation: input.get_u32()?,
+            incarnation: input.get_u32()?,
         };
         changes.push(match tag {
             CREATE => {
@@ -369,9 +541,9 @@ pub(crate) fn decode(
             }
             DROP => Change::Drop { name, table },
             REPLACE => {
-                let generation = input.get_u32()?;
+                let incarnation = input.get_u32()?;
                 let after = TableId {
-                    generation,
+                    incarnation,
                     ..table
                 };
                 let keyspace = open(after);
@@ -380,7 +552,7 @@ pub(crate) fn decode(
                 Change::Replace {
                     name,
                     before: table,
-                    generation,
+                    incarnation,
                     spec,
                     keyspace,
                 }
@@ -396,6 +568,11 @@ pub(crate) fn decode(
                     })?;
                 decode_write(&mut input, name, table, keyspace)?
             }
+            RETAIN => Change::Retain {
+                name,
+                table,
+                retention: Retention::decode(&mut input)?,
+            },
             tag => return Err(Error::data(format!("log holds an unknown change=`{tag}`"))),
         });
     }

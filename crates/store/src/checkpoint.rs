@@ -1,7 +1,7 @@
 //! Durable sets of files: how they are written, swapped and found again.
 //!
 //! ```text
-//! CURRENT                              "darner-store 1 NUMBER MANIFEST_CRC\n": which checkpoint counts
+//! CURRENT                              "darner-store 2 NUMBER MANIFEST_CRC\n": which checkpoint counts
 //! checkpoint/0000000000000007/
 //!   MANIFEST                           the catalog, the watermarks, and every file below with length and CRC32C
 //!   t3g1/                              table 3, generation 1
@@ -30,10 +30,12 @@ use crate::{
     codec::{Decoder, Encoder},
     disk,
     error::{Error, ErrorKind, Result},
-    keyspace::{Attach, Keyspace, TableFile, TableSource, VERSION_DIR, check_file},
+    history::{CommitKind, HistoryEntry, Retention},
+    keyspace::{Attach, Keyspace, TableFile, TableSource, VERSION_DIR, check_copied, check_file},
     lock::{self, ReaderLock},
+    namespace::namespace_of,
     page::PageMeta,
-    state::{State, TableState, Watermark, table_dir_name},
+    state::{Counted, State, TableState, Watermark, table_dir_name},
     version::Version,
     workdir::WorkDir,
 };
@@ -42,9 +44,14 @@ const CHECKPOINT_DIR: &str = "checkpoint";
 const CURRENT: &str = "CURRENT";
 const MANIFEST: &str = "MANIFEST";
 const PAGES: &str = "pages";
-const FORMAT: &str = "darner-store 1";
-const MANIFEST_MAGIC: &[u8; 8] = b"DRNRMAN1";
-const PAGES_MAGIC: &[u8; 8] = b"DRNRPGS1";
+const FORMAT: &str = "darner-store 2";
+const MANIFEST_MAGIC: &[u8; 8] = b"DRNRMAN2";
+const PAGES_MAGIC: &[u8; 8] = b"DRNRPGS2";
+
+/// The first format, which has no past and no namespaces. It is read, and the next checkpoint is of the present one.
+const FORMAT_1: &str = "darner-store 1";
+const MANIFEST_MAGIC_1: &[u8; 8] = b"DRNRMAN1";
+const PAGES_MAGIC_1: &[u8; 8] = b"DRNRPGS1";
 
 /// Which checkpoint counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +75,10 @@ impl Current {
             ))
         };
         let text = std::str::from_utf8(&bytes).map_err(|_| damaged())?;
-        let Some(fields) = text.strip_prefix(FORMAT) else {
+        let fields = text
+            .strip_prefix(FORMAT)
+            .or_else(|| text.strip_prefix(FORMAT_1));
+        let Some(fields) = fields else {
             if text.starts_with("darner-store ") {
                 return Err(Error::data(format!(
                     "store has a format that this version of darner does not know: file=`{}` expected=`{FORMAT}`",
@@ -131,17 +141,22 @@ pub(crate) fn write(store_dir: &Path, number: u64, state: &mut State) -> Result<
     }
     let files = result?;
     let lock = Arc::new(lock_manifest(&dir)?);
-    for (table, files) in state.tables.values_mut().zip(files) {
-        let dir = dir.join(table_dir_name(table.id, table.generation));
+    let mut files = files.into_iter();
+    let mut note = |table: &mut TableState| {
         let source = TableSource {
-            dir,
-            files,
+            dir: dir.join(table_dir_name(table.id, table.generation)),
+            files: files.next().unwrap_or_default(),
             attach: Attach::Link,
             lock: Arc::clone(&lock),
         };
         table.keyspace.set_source(source.clone());
         table.checkpointed = Some(source);
+    };
+    for table in state.tables.values_mut() {
+        table.older.iter_mut().for_each(&mut note);
+        note(table);
     }
+    state.checkpointed = state.version;
     Ok(())
 }
 
@@ -152,7 +167,7 @@ fn write_files(
     state: &State,
 ) -> Result<Vec<Vec<TableFile>>> {
     let mut tables = Vec::with_capacity(state.tables.len());
-    for table in state.tables.values() {
+    for table in state.tables.values().flat_map(parts) {
         let table_dir = dir.join(table_dir_name(table.id, table.generation));
         disk::make_dir(&table_dir)?;
         disk::make_dir(&table_dir.join(VERSION_DIR))?;
@@ -166,24 +181,18 @@ fn write_files(
                     &table_dir,
                 )
             })?;
-            write_page_list(&table_dir, &table.pages, files)?
+            write_page_list(&table_dir, table, files)?
         };
         disk::sync_dir(&table_dir.join(VERSION_DIR))?;
         disk::sync_dir(&table_dir)?;
         tables.push(files);
     }
     let manifest = encode_manifest(state, &tables);
-    disk::write_file_synced(&dir.join(MANIFEST), &manifest)?;
-    disk::sync_dir(dir)?;
-    disk::sync_dir(&store_dir.join(CHECKPOINT_DIR))?;
     let current = Current {
         number,
         manifest_crc: crc32c::crc32c(&manifest),
     };
-    let temporary = store_dir.join("CURRENT.new");
-    disk::write_file_synced(&temporary, current.encode().as_bytes())?;
-    disk::rename(&temporary, &store_dir.join(CURRENT))?;
-    disk::sync_dir(store_dir)?;
+    publish(store_dir, dir, current, &manifest)?;
     Ok(tables)
 }
 
@@ -240,18 +249,27 @@ fn copy_live(
     Ok(files)
 }
 
+/// The generations of a table that a checkpoint holds: earlier incarnations, then the table as it is.
+fn parts(table: &TableState) -> impl Iterator<Item = &TableState> {
+    table.older.iter().chain([table])
+}
+
 fn write_page_list(
     table_dir: &Path,
-    pages: &[Arc<PageMeta>],
+    table: &TableState,
     mut files: Vec<TableFile>,
 ) -> Result<Vec<TableFile>> {
     let mut out = Encoder::new();
     for byte in PAGES_MAGIC {
         out.put_u8(*byte);
     }
-    out.put_u64(pages.len() as u64);
-    for page in pages {
+    out.put_u64(table.pages.len() as u64);
+    for page in table.pages.iter() {
         page.encode(&mut out);
+    }
+    out.put_u64(table.history.len() as u64);
+    for entry in table.history.iter() {
+        entry.encode(&mut out);
     }
     let bytes = out.finish();
     disk::write_file_synced(&table_dir.join(PAGES), &bytes)?;
@@ -263,7 +281,10 @@ fn write_page_list(
     Ok(files)
 }
 
-fn read_page_list(table_dir: &Path, files: &[TableFile]) -> Result<Vec<Arc<PageMeta>>> {
+fn read_page_list(
+    table_dir: &Path,
+    files: &[TableFile],
+) -> Result<(Vec<Arc<PageMeta>>, Vec<HistoryEntry>)> {
     let path = table_dir.join(PAGES);
     let file = files
         .iter()
@@ -276,14 +297,19 @@ fn read_page_list(table_dir: &Path, files: &[TableFile]) -> Result<Vec<Arc<PageM
         })?;
     check_file(&path, file)?;
     let bytes = disk::read_file(&path)?;
-    let mut input = Decoder::new(bytes.strip_prefix(PAGES_MAGIC).unwrap_or_default());
+    let (is_format_1, content) = content_of(&bytes, PAGES_MAGIC, PAGES_MAGIC_1);
+    let mut input = Decoder::new(content);
     let num_pages = input.get_u64()?;
     let mut pages = Vec::new();
     for _ in 0..num_pages {
         pages.push(Arc::new(PageMeta::decode(&mut input)?));
     }
+    let num_entries = if is_format_1 { 0 } else { input.get_u64()? };
+    let history = (0..num_entries)
+        .map(|_| HistoryEntry::decode(&mut input))
+        .collect::<Result<_>>()?;
     input.expect_end()?;
-    Ok(pages)
+    Ok((pages, history))
 }
 
 fn encode_manifest(state: &State, tables: &[Vec<TableFile>]) -> Vec<u8> {
@@ -291,36 +317,48 @@ fn encode_manifest(state: &State, tables: &[Vec<TableFile>]) -> Vec<u8> {
     for byte in MANIFEST_MAGIC {
         out.put_u8(*byte);
     }
-    out.put_u64(state.version.number);
-    out.put_i64(state.version.time_us);
+    state.version.encode(&mut out);
     out.put_u32(state.next_table_id);
     out.put_u64(state.tables.len() as u64);
-    for ((name, table), files) in state.tables.iter().zip(tables) {
+    let mut files = tables.iter();
+    for (name, table) in &state.tables {
         out.put_str(name);
-        out.put_u32(table.id);
-        out.put_u32(table.generation);
-        table.spec.encode(&mut out);
-        out.put_u8(u8::from(table.is_distinct));
-        for version in [table.created, table.changed] {
-            out.put_u64(version.number);
-            out.put_i64(version.time_us);
-        }
-        out.put_u64(table.keyspace.next_page_id());
-        out.put_u64(files.len() as u64);
-        for file in files {
-            out.put_str(&file.name);
-            out.put_u64(file.num_bytes);
-            out.put_u32(file.crc);
+        out.put_u64(table.older.len() as u64);
+        for part in parts(table) {
+            let files = files.next().map_or(&[][..], |files| files);
+            encode_table(part, files, &mut out);
         }
     }
     out.put_u64(state.watermarks.len() as u64);
     for (name, watermark) in &state.watermarks {
         out.put_str(name);
-        out.put_u64(watermark.version.number);
-        out.put_i64(watermark.version.time_us);
+        watermark.version.encode(&mut out);
         out.put_bytes(&watermark.value);
     }
     out.finish()
+}
+
+fn encode_table(table: &TableState, files: &[TableFile], out: &mut Encoder) {
+    out.put_u32(table.id);
+    out.put_u32(table.generation);
+    out.put_u32(table.incarnation);
+    table.spec.encode(out);
+    out.put_u64(table.num_sorted_pages as u64);
+    out.put_u8(u8::from(table.is_distinct));
+    out.put_u64(table.counted.num_stored);
+    out.put_u64(table.counted.num_dead);
+    for version in [table.created, table.begun, table.changed] {
+        version.encode(out);
+    }
+    out.put_u64(table.oldest);
+    table.retention.encode(out);
+    out.put_u64(table.keyspace.next_page_id());
+    out.put_u64(files.len() as u64);
+    for file in files {
+        out.put_str(&file.name);
+        out.put_u64(file.num_bytes);
+        out.put_u32(file.crc);
+    }
 }
 
 /// Keeps a checkpoint that this process has just made current.
@@ -332,15 +370,18 @@ fn lock_manifest(dir: &Path) -> Result<ReaderLock> {
         .ok_or_else(|| Error::internal("somebody holds the manifest of a new checkpoint"))
 }
 
-/// Reads the current checkpoint, which stays for as long as its tables are used. Tables will work in directories below `work_dir`.
+/// A checkpoint that stays for as long as this, or a table that was read with it, is used.
+pub(crate) struct Pinned {
+    pub(crate) current: Current,
+    dir: PathBuf,
+    manifest: Vec<u8>,
+    lock: Arc<ReaderLock>,
+}
+
+/// Takes hold of the current checkpoint.
 ///
-/// `None` if there is no checkpoint at all, or if a writer has just replaced it: look again.
-pub(crate) fn load(
-    store_dir: &Path,
-    current: Current,
-    work_dir: &Arc<WorkDir>,
-    attach: Attach,
-) -> Result<Option<State>> {
+/// `None` if a writer has just replaced it: look again.
+pub(crate) fn pin(store_dir: &Path, current: Current) -> Result<Option<Pinned>> {
     let dir = current.dir(store_dir);
     let path = dir.join(MANIFEST);
     let file = match std::fs::File::open(&path) {
@@ -364,16 +405,88 @@ pub(crate) fn load(
     if Current::read(store_dir)? != Some(current) {
         return Ok(None);
     }
-    let bytes = disk::read_file(&path)?;
-    if crc32c::crc32c(&bytes) != current.manifest_crc {
+    let manifest = disk::read_file(&path)?;
+    if crc32c::crc32c(&manifest) != current.manifest_crc {
         return Err(Error::data(format!(
             "file of the store is damaged: file=`{}`; restore the store from a backup",
             path.display()
         )));
     }
-    decode_manifest(&bytes, &dir, work_dir, attach, &Arc::new(lock))
-        .map(Some)
-        .map_err(|error| error.context(path.display()))
+    Ok(Some(Pinned {
+        current,
+        dir,
+        manifest,
+        lock: Arc::new(lock),
+    }))
+}
+
+/// Reads the current checkpoint. Its tables will work in directories below `work_dir`.
+///
+/// `None` if a writer has just replaced it: look again.
+pub(crate) fn load(
+    store_dir: &Path,
+    current: Current,
+    work_dir: &Arc<WorkDir>,
+    attach: Attach,
+) -> Result<Option<State>> {
+    let Some(pinned) = pin(store_dir, current)? else {
+        return Ok(None);
+    };
+    pinned.state(work_dir, attach).map(Some)
+}
+
+impl Pinned {
+    /// What the checkpoint holds.
+    pub(crate) fn state(&self, work_dir: &Arc<WorkDir>, attach: Attach) -> Result<State> {
+        decode_manifest(&self.manifest, &self.dir, work_dir, attach, &self.lock)
+            .map_err(|error| error.context(self.dir.join(MANIFEST).display()))
+    }
+
+    /// Writes the same checkpoint into another store, which has none, and makes it the current one there.
+    ///
+    /// `state` is what [`state`](Self::state) has answered. Each file is checked on its way. Returns the number of
+    /// files and their bytes.
+    pub(crate) fn copy_to(&self, state: &State, store_dir: &Path) -> Result<(u64, u64)> {
+        let above = store_dir.join(CHECKPOINT_DIR);
+        let dir = self.current.dir(store_dir);
+        disk::make_dir(&above)?;
+        disk::make_dir(&dir)?;
+        let (mut num_files, mut num_bytes) = (0, 0);
+        for table in state.tables.values().flat_map(parts) {
+            let Some(source) = &table.checkpointed else {
+                continue;
+            };
+            let table_dir = dir.join(table_dir_name(table.id, table.generation));
+            disk::make_dir(&table_dir)?;
+            disk::make_dir(&table_dir.join(VERSION_DIR))?;
+            for file in &source.files {
+                let from = source.dir.join(&file.name);
+                let copied = disk::copy_synced(&from, &table_dir.join(&file.name))?;
+                check_copied(&from, file, copied)?;
+                num_files += 1;
+                num_bytes += file.num_bytes;
+            }
+            disk::sync_dir(&table_dir.join(VERSION_DIR))?;
+            disk::sync_dir(&table_dir)?;
+        }
+        publish(store_dir, &dir, self.current, &self.manifest)?;
+        Ok((num_files + 2, num_bytes + self.manifest.len() as u64))
+    }
+}
+
+/// The last steps of a checkpoint: its manifest, and the pointer to it.
+fn publish(store_dir: &Path, dir: &Path, current: Current, manifest: &[u8]) -> Result<()> {
+    disk::write_file_synced(&dir.join(MANIFEST), manifest)?;
+    disk::sync_dir(dir)?;
+    disk::sync_dir(&store_dir.join(CHECKPOINT_DIR))?;
+    if !store_dir.join(CURRENT).exists() {
+        // The directory of checkpoints is new, too: it must be there for certain before CURRENT points into it.
+        disk::sync_dir(store_dir)?;
+    }
+    let temporary = store_dir.join("CURRENT.new");
+    disk::write_file_synced(&temporary, current.encode().as_bytes())?;
+    disk::rename(&temporary, &store_dir.join(CURRENT))?;
+    disk::sync_dir(store_dir)
 }
 
 fn decode_manifest(
@@ -383,74 +496,155 @@ fn decode_manifest(
     attach: Attach,
     lock: &Arc<ReaderLock>,
 ) -> Result<State> {
-    let mut input = Decoder::new(bytes.strip_prefix(MANIFEST_MAGIC).unwrap_or_default());
-    let get_version = |input: &mut Decoder<'_>| -> Result<Version> {
-        Ok(Version {
-            number: input.get_u64()?,
-            time_us: input.get_i64()?,
-        })
-    };
-    let version = get_version(&mut input)?;
+    let (is_format_1, content) = content_of(bytes, MANIFEST_MAGIC, MANIFEST_MAGIC_1);
+    let mut input = Decoder::new(content);
+    let version = Version::decode(&mut input)?;
     let mut state = State {
         version,
+        checkpointed: version,
         next_table_id: input.get_u32()?,
-        tables: std::collections::BTreeMap::new(),
-        watermarks: std::collections::BTreeMap::new(),
+        ..State::empty()
+    };
+    let place = Place {
+        is_format_1,
+        dir,
+        work_dir,
+        attach,
+        lock,
     };
     for _ in 0..input.get_u64()? {
         let name = input.get_str()?.to_owned();
-        check_name(&name)?;
-        let (id, generation) = (input.get_u32()?, input.get_u32()?);
-        let spec = Arc::new(TableSpec::decode(&mut input)?);
-        let is_distinct = input.get_u8()? != 0;
-        let (created, changed) = (get_version(&mut input)?, get_version(&mut input)?);
-        let next_page_id = input.get_u64()?;
-        let mut files = Vec::new();
-        for _ in 0..input.get_u64()? {
-            let name = input.get_str()?.to_owned();
-            check_file_name(&name)?;
-            files.push(TableFile {
-                name,
-                num_bytes: input.get_u64()?,
-                crc: input.get_u32()?,
-            });
-        }
-        let dir_name = table_dir_name(id, generation);
-        let table_dir = dir.join(&dir_name);
-        let pages = read_page_list(&table_dir, &files)?;
-        let source = TableSource {
-            dir: table_dir,
-            files,
-            attach,
-            lock: Arc::clone(lock),
-        };
-        let keyspace = Keyspace::new(
-            Arc::clone(work_dir),
-            &dir_name,
-            Some(source.clone()),
-            next_page_id,
-        );
+        check_name(namespace_of(&name).unwrap_or(&name))?;
+        let num_older = if is_format_1 { 0 } else { input.get_u64()? };
+        let older = (0..num_older).map(|_| decode_table(&mut input, &place));
+        let older = older.collect::<Result<_>>()?;
         let table = TableState {
-            id,
-            generation,
-            spec,
-            keyspace: Arc::new(keyspace),
-            pages: Arc::new(pages),
-            is_distinct,
-            created,
-            changed,
-            checkpointed: Some(source),
+            older,
+            ..decode_table(&mut input, &place)?
         };
         state.tables.insert(name, table);
     }
     for _ in 0..input.get_u64()? {
         let name = input.get_str()?.to_owned();
-        let version = get_version(&mut input)?;
+        let version = Version::decode(&mut input)?;
         let value = input.get_bytes()?.to_vec();
         state.watermarks.insert(name, Watermark { version, value });
     }
     input.expect_end()?;
     Ok(state)
+}
+
+/// What stands behind the magic bytes of a file, and whether it is of the first format. Nothing if the bytes are wrong.
+fn content_of<'a>(bytes: &'a [u8], magic: &[u8], magic_1: &[u8]) -> (bool, &'a [u8]) {
+    match bytes.split_at_checked(magic.len()) {
+        Some((found, content)) if found == magic => (false, content),
+        Some((found, content)) if found == magic_1 => (true, content),
+        _ => (false, &[]),
+    }
+}
+
+/// Where the tables of a manifest are, and where they are worked with.
+struct Place<'a> {
+    is_format_1: bool,
+    dir: &'a Path,
+    work_dir: &'a Arc<WorkDir>,
+    attach: Attach,
+    lock: &'a Arc<ReaderLock>,
+}
+
+fn decode_table(input: &mut Decoder<'_>, place: &Place<'_>) -> Result<TableState> {
+    let has_past = !place.is_format_1;
+    let (id, generation) = (input.get_u32()?, input.get_u32()?);
+    let incarnation = if has_past {
+        input.get_u32()?
+    } else {
+        generation
+    };
+    let spec = Arc::new(TableSpec::decode(input)?);
+    let num_sorted_pages = if has_past { input.get_u64()? } else { 0 };
+    let num_sorted_pages = usize::try_from(num_sorted_pages).unwrap_or(usize::MAX);
+    let is_distinct = input.get_u8()? != 0;
+    let counted = if has_past {
+        Counted {
+            num_stored: input.get_u64()?,
+            num_dead: input.get_u64()?,
+        }
+    } else {
+        Counted::default()
+    };
+    let created = Version::decode(input)?;
+    let begun = if has_past {
+        Some(Version::decode(input)?)
+    } else {
+        None
+    };
+    let changed = Version::decode(input)?;
+    // Of a table of the first format only the newest version is known.
+    let begun = begun.unwrap_or(changed);
+    let (oldest, retention) = if has_past {
+        (input.get_u64()?, Retention::decode(input)?)
+    } else {
+        (changed.number, Retention::default())
+    };
+    let next_page_id = input.get_u64()?;
+    let mut files = Vec::new();
+    for _ in 0..input.get_u64()? {
+        let name = input.get_str()?.to_owned();
+        check_file_name(&name)?;
+        files.push(TableFile {
+            name,
+            num_bytes: input.get_u64()?,
+            crc: input.get_u32()?,
+        });
+    }
+    let table_dir = place.dir.join(table_dir_name(id, generation));
+    let (pages, mut history) = read_page_list(&table_dir, &files)?;
+    if place.is_format_1 {
+        let kind = if created == changed {
+            CommitKind::Create
+        } else {
+            CommitKind::Write
+        };
+        history.push(HistoryEntry {
+            version: changed,
+            kind,
+            counts: None,
+        });
+    }
+    if num_sorted_pages > pages.len() {
+        return Err(Error::data(format!(
+            "table has fewer pages than sorted ones: dir=`{}`",
+            table_dir.display()
+        )));
+    }
+    let source = TableSource {
+        dir: table_dir,
+        files,
+        attach: place.attach,
+        lock: Arc::clone(place.lock),
+    };
+    let keyspace = Keyspace::new(
+        Arc::clone(place.work_dir),
+        id,
+        generation,
+        Some(source.clone()),
+        next_page_id,
+    );
+    Ok(TableState {
+        generation,
+        pages: Arc::new(pages),
+        num_sorted_pages,
+        is_distinct,
+        counted,
+        created,
+        begun,
+        changed,
+        oldest,
+        retention,
+        history: Arc::new(history),
+        checkpointed: Some(source),
+        ..TableState::new(id, incarnation, spec, Arc::new(keyspace), created)
+    })
 }
 
 /// A manifest names files inside its own directory, and nothing else.

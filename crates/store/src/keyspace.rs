@@ -22,11 +22,12 @@ use arrow_buffer::Buffer;
 use bytes::Bytes;
 
 use crate::{
-    disk,
+    disk::{self, Op},
     error::{Error, Result},
     lock::ReaderLock,
     page::{EncodedPage, PageMeta},
     settings::FLUSH_BYTES,
+    state::table_dir_name,
     tonbo::Database,
     workdir::WorkDir,
 };
@@ -65,6 +66,7 @@ pub(crate) struct TableSource {
 
 /// The pages of one table generation.
 pub(crate) struct Keyspace {
+    generation: u32,
     dir: PathBuf,
     /// Keeps the directory above `dir` for as long as this may look into it.
     _work_dir: Arc<WorkDir>,
@@ -84,15 +86,17 @@ struct Unflushed {
 }
 
 impl Keyspace {
-    /// A keyspace in the directory `name` below a working directory.
+    /// The keyspace of a generation of a table, below a working directory.
     pub(crate) fn new(
         work_dir: Arc<WorkDir>,
-        name: &str,
+        id: u32,
+        generation: u32,
         source: Option<TableSource>,
         next_page_id: u64,
     ) -> Self {
         Self {
-            dir: work_dir.path().join(name),
+            generation,
+            dir: work_dir.path().join(table_dir_name(id, generation)),
             _work_dir: work_dir,
             source: Mutex::new(source),
             database: OnceLock::new(),
@@ -100,6 +104,11 @@ impl Keyspace {
             next_page_id: AtomicU64::new(next_page_id),
             is_dropped: AtomicBool::new(false),
         }
+    }
+
+    /// The number of the generation.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// The working directory.
@@ -156,12 +165,21 @@ impl Keyspace {
             .iter()
             .map(|(id, page)| (page_key(*id), page.bytes.clone()))
             .collect();
-        database.insert(records)?;
+        disk::observed(&Op::Insert(&self.dir), || Ok(()))
+            .map_err(|error| Error::io(self.cannot("write to a table"), error))?;
+        database
+            .insert(records)
+            .map_err(|error| error.context(self.dir.display()))?;
         gate.num_bytes += pages
             .iter()
             .map(|(_, page)| page.bytes.len())
             .sum::<usize>();
         Ok(())
+    }
+
+    /// The beginning of a message about what cannot be done in the working directory.
+    fn cannot(&self, action: &str) -> String {
+        format!("cannot {action} in `{}`", self.dir.display())
     }
 
     /// Flushes if much is in memory.
@@ -174,12 +192,15 @@ impl Keyspace {
     }
 
     fn flush(&self, gate: &mut Unflushed) -> Result<()> {
-        self.open(gate)?.flush().map_err(|error| {
+        let database = self.open(gate)?;
+        disk::observed(&Op::Flush(&self.dir), || Ok(()))
+            .map_err(|error| Error::io(self.cannot("write a table to its files"), error))?;
+        database.flush().map_err(|error| {
             // Tonbo keeps the reason to itself. A write of our own meets it too, if it is the disk's.
             disk::probe(&self.dir)
                 .err()
                 .unwrap_or(error)
-                .context("cannot write a table to its files")
+                .context(self.cannot("write a table to its files"))
         })?;
         gate.num_bytes = 0;
         Ok(())
@@ -253,8 +274,11 @@ impl Keyspace {
                     disk::copy(&from, &to)?;
                 } else if source.attach == Attach::Link {
                     disk::link_or_copy(&from, &to)?;
-                } else {
+                } else if disk::is_writable(&from) {
                     disk::symlink(&from, &to)?;
+                } else {
+                    // Tonbo opens for appending what it only reads, which a read-only file system refuses.
+                    disk::copy_writable(&from, &to)?;
                 }
             }
         }
@@ -288,6 +312,15 @@ pub(crate) fn check_file(path: &Path, file: &TableFile) -> Result<()> {
         )),
         _ => error,
     })?;
+    check_copied(path, file, (num_bytes, crc))
+}
+
+/// Fails unless the length and checksum that were read from a checkpoint's file are those that were written.
+pub(crate) fn check_copied(
+    path: &Path,
+    file: &TableFile,
+    (num_bytes, crc): (u64, u32),
+) -> Result<()> {
     if num_bytes != file.num_bytes || crc != file.crc {
         return Err(Error::data(format!(
             "file of the store is damaged: file=`{}` num_bytes=`{num_bytes}` expected_bytes=`{}` crc=`{crc:08x}` \

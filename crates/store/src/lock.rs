@@ -18,7 +18,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    disk::{self, Op},
+    error::{Error, ErrorKind, Result},
+};
 
 /// The writer's lock on a store, held until it is dropped.
 pub(crate) struct WriterLock {
@@ -30,13 +33,9 @@ impl WriterLock {
     pub(crate) fn take(dir: &Path) -> Result<Self> {
         let path = dir.join("LOCK");
         let action = || format!("cannot lock `{}`", path.display());
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = disk::observed(&Op::Open(&path), || options.mode(0o600).open(&path))
             .map_err(|error| Error::io(action(), error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}

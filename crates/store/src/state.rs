@@ -1,13 +1,18 @@
-//! What a store holds at one moment: the tables with their pages, and the watermarks.
+//! What a store holds at one moment: the tables with their pages, the namespaces of keyed state, and the watermarks.
 //!
 //! There is one [`State`] per open store. Commits change it in place under a write lock; snapshots copy out of it
 //! under a read lock, sharing the page lists.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
     catalog::TableSpec,
+    history::{CommitKind, HistoryEntry, Retention, RowCounts},
     keyspace::{Keyspace, TableSource},
+    namespace::Namespace,
     page::PageMeta,
     version::Version,
 };
@@ -15,8 +20,12 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct State {
     pub(crate) version: Version,
+    /// The last commit that the current checkpoint has.
+    pub(crate) checkpointed: Version,
     pub(crate) next_table_id: u32,
     pub(crate) tables: BTreeMap<String, TableState>,
+    /// Shared with whoever reads them: a commit changes them in place, under the state's write lock.
+    pub(crate) namespaces: BTreeMap<String, Arc<Namespace>>,
     pub(crate) watermarks: BTreeMap<String, Watermark>,
 }
 
@@ -30,45 +39,211 @@ pub struct Watermark {
 }
 
 impl State {
+    /// Encoded bytes of the pages of all tables, less those that may be useless.
+    pub(crate) fn num_live_bytes(&self) -> u64 {
+        self.tables.values().map(TableState::num_live_bytes).sum()
+    }
+
     /// A store in which nothing was committed.
     pub(crate) fn empty() -> Self {
         Self {
             version: Version::default(),
+            checkpointed: Version::default(),
             next_table_id: 1,
             tables: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
             watermarks: BTreeMap::new(),
         }
     }
 }
 
+/// Rows and deleted keys of a table at some time, and those of them that a compaction would leave out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) num_stored: u64,
+    pub(crate) num_dead: u64,
+}
+
 #[derive(Clone)]
 pub(crate) struct TableState {
     pub(crate) id: u32,
+    /// Which set of files it is in now.
     pub(crate) generation: u32,
+    /// The generation in which the table was created or last replaced. Compaction goes on with it.
+    pub(crate) incarnation: u32,
     pub(crate) spec: Arc<TableSpec>,
     pub(crate) keyspace: Arc<Keyspace>,
     /// Oldest first.
     pub(crate) pages: Arc<Vec<Arc<PageMeta>>>,
+    /// So many pages at the front are in key order, without two rows of one key: compaction wrote them.
+    pub(crate) num_sorted_pages: usize,
     /// Every stored row has a key of its own, and none was deleted: nothing needs to be merged.
     pub(crate) is_distinct: bool,
     /// The commit that made the table.
     pub(crate) created: Version,
+    /// The commit that made this incarnation.
+    pub(crate) begun: Version,
     /// The last commit that changed it.
     pub(crate) changed: Version,
+    /// The oldest version for which the pages are still there, at least that of `begun`.
+    pub(crate) oldest: u64,
+    pub(crate) retention: Retention,
+    /// The table's commits, oldest first, also those of earlier incarnations and those that cannot be read any more.
+    pub(crate) history: Arc<Vec<HistoryEntry>>,
+    /// Earlier incarnations that can still be read, oldest first. They have neither `history` nor `older`.
+    pub(crate) older: Vec<TableState>,
+    /// How much of it was useless when that was looked at last. It tells when to look again.
+    pub(crate) counted: Counted,
+    /// The number of rows that count, once somebody has counted.
+    pub(crate) num_live: Arc<OnceLock<u64>>,
     /// Where the current checkpoint has it, as it is now. `None` if it changed since.
     pub(crate) checkpointed: Option<TableSource>,
 }
 
 impl TableState {
+    /// An empty table that begins with a commit.
+    pub(crate) fn new(
+        id: u32,
+        incarnation: u32,
+        spec: Arc<TableSpec>,
+        keyspace: Arc<Keyspace>,
+        version: Version,
+    ) -> Self {
+        Self {
+            id,
+            generation: incarnation,
+            incarnation,
+            spec,
+            keyspace,
+            pages: Arc::default(),
+            num_sorted_pages: 0,
+            is_distinct: true,
+            created: version,
+            begun: version,
+            changed: version,
+            oldest: version.number,
+            retention: Retention::default(),
+            history: Arc::default(),
+            older: Vec::new(),
+            counted: Counted::default(),
+            num_live: Arc::default(),
+            checkpointed: None,
+        }
+    }
+
     /// Adds pages of one commit at the end.
     pub(crate) fn append(&mut self, pages: Vec<PageMeta>, is_distinct: bool, version: Version) {
         if !pages.is_empty() {
+            if self.is_distinct {
+                self.counted = Counted {
+                    num_stored: self.num_stored(),
+                    num_dead: 0,
+                };
+            }
             self.is_distinct &= is_distinct && self.pages.is_empty();
+            self.num_live = Arc::default();
             // Copies the list of pointers only while a snapshot holds it.
             Arc::make_mut(&mut self.pages).extend(pages.into_iter().map(Arc::new));
         }
         self.changed = version;
         self.checkpointed = None;
+    }
+
+    /// Notes in the history what a commit did. The pages are there already.
+    pub(crate) fn note_commit(&mut self, kind: CommitKind, version: Version) {
+        let num_before = match kind {
+            CommitKind::Create => Some(0),
+            _ => self
+                .history
+                .last()
+                .and_then(|entry| entry.counts)
+                .map(|counts| counts.num_live),
+        };
+        // More than this needs a look at the keys, which whoever asks for it pays for.
+        let counts = if self.is_distinct {
+            let num_live = self.num_stored_rows();
+            num_before.map(|num_removed| RowCounts {
+                num_added: num_live,
+                num_removed,
+                num_live,
+            })
+        } else {
+            None
+        };
+        Arc::make_mut(&mut self.history).push(HistoryEntry {
+            version,
+            kind,
+            counts,
+        });
+    }
+
+    /// Rows in upsert pages, also those that were replaced or deleted since.
+    pub(crate) fn num_stored_rows(&self) -> u64 {
+        let upserts = self
+            .pages
+            .iter()
+            .filter(|page| page.kind == crate::page::PageKind::Upsert);
+        upserts.map(|page| u64::from(page.num_rows)).sum()
+    }
+
+    /// Whether the table can be read as of one of its commits. Between an incarnation that is kept and the next one there
+    /// may be commits that a compaction has folded.
+    pub(crate) fn is_kept(&self, commit: u64) -> bool {
+        let mut incarnations = self.older.iter().chain([self]);
+        incarnations
+            .rfind(|table| table.begun.number <= commit)
+            .is_some_and(|table| table.oldest <= commit)
+    }
+
+    /// Rows in upsert pages and keys in delete pages.
+    pub(crate) fn num_stored(&self) -> u64 {
+        self.pages.iter().map(|page| u64::from(page.num_rows)).sum()
+    }
+
+    /// Encoded bytes of all pages.
+    pub(crate) fn num_bytes(&self) -> u64 {
+        self.pages
+            .iter()
+            .map(|page| u64::from(page.num_bytes))
+            .sum()
+    }
+
+    /// Encoded bytes of the rows that are sure to count, about.
+    fn num_live_bytes(&self) -> u64 {
+        let num_stored = self.num_stored();
+        if self.is_distinct || num_stored == 0 {
+            return self.num_bytes();
+        }
+        // A row or key that comes makes at most one useless: itself or another.
+        let num_new = num_stored.saturating_sub(self.counted.num_stored);
+        let num_live = num_stored.saturating_sub(self.counted.num_dead + num_new);
+        let num_bytes =
+            u128::from(self.num_bytes()) * u128::from(num_live) / u128::from(num_stored);
+        u64::try_from(num_bytes).unwrap_or(u64::MAX)
+    }
+
+    /// The table with only those pages that a condition keeps, oldest first. Good for reading and nothing else.
+    pub(crate) fn with_pages(&self, keep: impl Fn(&PageMeta) -> bool) -> Self {
+        let pages: Vec<_> = self
+            .pages
+            .iter()
+            .filter(|page| keep(page))
+            .cloned()
+            .collect();
+        if pages.len() == self.pages.len() {
+            return self.clone();
+        }
+        let num_sorted_pages = self.pages[..self.num_sorted_pages]
+            .iter()
+            .filter(|page| keep(page))
+            .count();
+        Self {
+            pages: Arc::new(pages),
+            num_sorted_pages,
+            num_live: Arc::default(),
+            checkpointed: None,
+            ..self.clone()
+        }
     }
 }
 

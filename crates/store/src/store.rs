@@ -1,15 +1,20 @@
 //! The store: opening, committing, checkpointing.
 
 use std::{
+    collections::HashSet,
+    ops::Deref,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU32, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        mpsc::{self, Sender},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
 use crate::{
+    apart::apart,
     change::{self, Change, Overlay, TableId},
     checkpoint::{self, Current},
     disk,
@@ -17,19 +22,20 @@ use crate::{
     keyspace::{Attach, Keyspace},
     lock::WriterLock,
     log::{LogEnd, LogWriter, NewFrame, ReplayedFrame, read_log},
-    settings::{Durability, StoreOptions},
-    state::{State, TableState, Watermark, table_dir_name},
+    namespace::{KeyedState, Namespace, StateOp, namespace_of, namespace_spec},
+    settings::{CompactionMode, Durability, StoreOptions},
+    state::{State, TableState, Watermark},
     table::TableSnapshot,
     transaction::Transaction,
-    version::Version,
+    version::{AsOf, Version},
     workdir::WorkDir,
 };
 
-const LOG_DIR: &str = "log";
+pub(crate) const LOG_DIR: &str = "log";
 const LIVE_DIR: &str = "live";
 
 /// How often a reader looks again when a writer replaces the checkpoint under its hands.
-const READ_ATTEMPTS_MAX: usize = 100;
+pub(crate) const READ_ATTEMPTS_MAX: usize = 100;
 
 /// How often a reader meets an unreadable log below the same checkpoint before it believes it, and the pause between.
 const READ_SAME_MAX: usize = 5;
@@ -45,15 +51,41 @@ const CLOSE_CHECKPOINT_BYTES: u64 = 1 << 20;
 /// # Examples
 /// See [`Transaction`] and [`TableSnapshot`].
 pub struct Store {
-    dir: PathBuf,
-    options: StoreOptions,
+    shared: Arc<Shared>,
+    background: Option<Background>,
+}
+
+/// What the users of a store share with the thread that compacts it.
+pub struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) options: StoreOptions,
     work_dir: Arc<WorkDir>,
     state: RwLock<State>,
     next_table_id: AtomicU32,
     next_generation: AtomicU32,
-    /// Commits that wait for whoever holds `role`.
-    queue: Mutex<Vec<Queued>>,
+    queue: Mutex<Queue>,
+    /// Told when a group of commits was answered.
+    answered: Condvar,
+    /// Held by whoever compacts.
+    pub(crate) compacting: Mutex<()>,
+    /// Set when compactions are to end early.
+    pub(crate) is_ending: AtomicBool,
+    /// The thread that compacts was called and has not come to it yet.
+    pub(crate) is_called: AtomicBool,
+    /// Tells the thread that compacts that there may be work.
+    wake: Mutex<Option<Sender<()>>>,
     role: Role,
+}
+
+/// Commits that wait to be written.
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Queued>,
+    /// Somebody is writing a group.
+    has_leader: bool,
+    /// How many commits the next group is likely to have: those of the last one, whose threads are about to come again,
+    /// and those that came meanwhile.
+    expected_len: usize,
 }
 
 enum Role {
@@ -64,12 +96,20 @@ enum Role {
     Reader,
 }
 
-struct Writer {
-    log: LogWriter,
-    checkpoint_number: u64,
+pub(crate) struct Writer {
+    pub(crate) log: LogWriter,
+    pub(crate) checkpoint_number: u64,
+    /// Encoded bytes of the live rows in the checkpoint.
+    pub(crate) checkpoint_bytes: u64,
+    /// Encoded bytes of the pages that are in the log only.
+    pub(crate) log_page_bytes: u64,
     /// Why no more commits are taken.
-    failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
+
+/// How often a leader lets other threads run, without a new commit coming, before it writes fewer commits than
+/// are expected.
+const LEADER_YIELDS_MAX: usize = 32;
 
 struct Queued {
     changes: Vec<Change>,
@@ -89,6 +129,10 @@ impl Store {
         let dir = absolute(dir.as_ref())?;
         make_store_dir(&dir)?;
         let lock = WriterLock::take(&dir)?;
+        if Current::read(&dir)?.is_none() {
+            // Whatever is found of a store whose making was interrupted, LOCK is there and says that it is one.
+            disk::sync_dir(&dir)?;
+        }
         let log_dir = dir.join(LOG_DIR);
         disk::make_dir(&log_dir)?;
         let work_dir = Arc::new(WorkDir::for_writer(&dir.join(LIVE_DIR))?);
@@ -98,12 +142,14 @@ impl Store {
         };
         let mut state = checkpoint::load(&dir, current, &work_dir, Attach::Link)?
             .ok_or_else(|| Error::internal("checkpoint changed under the writer's lock"))?;
-        let end = replay(&log_dir, &mut state, &work_dir)?;
+        let checkpoint_bytes = state.num_live_bytes();
+        take_namespaces(&mut state, options.state_memory_bytes);
+        let end = replay(&log_dir, &mut state, &work_dir, &options)?;
         let log = LogWriter::open(
             log_dir.clone(),
             options.log_segment_bytes,
             end.chain,
-            end.last,
+            end.last.as_ref(),
             end.num_bytes,
         )?;
         // What a process that was killed has renamed may not be on disk under its name. It is built upon from here on.
@@ -115,6 +161,8 @@ impl Store {
         let writer = Writer {
             log,
             checkpoint_number: current.number,
+            checkpoint_bytes,
+            log_page_bytes: end.num_bytes,
             failure: None,
         };
         let role = Role::Writer(Mutex::new(writer), lock);
@@ -126,6 +174,15 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no store, [`ErrorKind::Data`] for damage.
     pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_read_only_with(dir, StoreOptions::default())
+    }
+
+    /// As [`open_read_only`](Self::open_read_only), with settings of those that matter to a reader: the clock, and the
+    /// memory for keyed state.
+    ///
+    /// # Errors
+    /// As for [`open_read_only`](Self::open_read_only).
+    pub fn open_read_only_with(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Self> {
         let dir = absolute(dir.as_ref())?;
         let work_dir = Arc::new(WorkDir::for_reader()?);
         let mut num_same = 0;
@@ -138,11 +195,11 @@ impl Store {
             else {
                 continue;
             };
-            match replay(&dir.join(LOG_DIR), &mut state, &work_dir) {
+            take_namespaces(&mut state, options.state_memory_bytes);
+            match replay(&dir.join(LOG_DIR), &mut state, &work_dir, &options) {
                 // A checkpoint made meanwhile has taken segments out of the log.
                 Ok(_) if Current::read(&dir)? != Some(current) => {}
                 Ok(_) => {
-                    let options = StoreOptions::default();
                     return Ok(Self::with_state(
                         dir,
                         options,
@@ -182,14 +239,21 @@ impl Store {
         state: State,
         role: Role,
     ) -> Self {
-        let next_generation = state
-            .tables
-            .values()
+        let tables = state.tables.values();
+        let tables = tables.flat_map(|table| table.older.iter().chain([table]));
+        let next_generation = tables
             .map(|table| table.generation)
+            .chain(
+                state
+                    .namespaces
+                    .values()
+                    .map(|namespace| namespace.table().generation),
+            )
             .max()
             .unwrap_or(0)
             .saturating_add(1);
-        Self {
+        let is_writer = matches!(role, Role::Writer(..));
+        let shared = Arc::new(Shared {
             dir,
             options,
             work_dir,
@@ -197,8 +261,16 @@ impl Store {
             next_generation: AtomicU32::new(next_generation),
             state: RwLock::new(state),
             queue: Mutex::default(),
+            answered: Condvar::new(),
+            compacting: Mutex::default(),
+            is_ending: AtomicBool::new(false),
+            is_called: AtomicBool::new(false),
+            wake: Mutex::default(),
             role,
-        }
+        });
+        let is_background = is_writer && shared.options.compaction == CompactionMode::Background;
+        let background = is_background.then(|| Background::start(&shared));
+        Self { shared, background }
     }
 
     /// The store's directory.
@@ -216,6 +288,11 @@ impl Store {
         self.read_state().version
     }
 
+    /// The last commit that is in the current checkpoint; what came later is in the log only.
+    pub fn last_checkpoint(&self) -> Version {
+        self.read_state().checkpointed
+    }
+
     /// The names of all tables, sorted.
     pub fn table_names(&self) -> Vec<String> {
         self.read_state().tables.keys().cloned().collect()
@@ -230,6 +307,36 @@ impl Store {
             .find_table(name)
             .ok_or_else(|| self.no_such_table(name))?;
         Ok(TableSnapshot::new(name, table))
+    }
+
+    /// A table as it was at an earlier version or time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such table, it was made later, or that version is not kept any more;
+    /// [`ErrorKind::Invalid`] for a version that is still to come.
+    pub fn table_at(&self, name: &str, as_of: AsOf) -> Result<TableSnapshot> {
+        let newest = self.version().number;
+        if let AsOf::Version(number) = as_of
+            && number > newest
+        {
+            return Err(Error::invalid(format!(
+                "version is still to come: version=`{number}` newest=`{newest}`"
+            )));
+        }
+        self.table(name)?.at(as_of)
+    }
+
+    /// A namespace of keyed state; it need not be there yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a name that cannot be one.
+    pub fn state(&self, namespace: &str) -> Result<KeyedState<'_>> {
+        KeyedState::new(self, namespace)
+    }
+
+    /// The names of all namespaces of keyed state, sorted.
+    pub fn namespaces(&self) -> Vec<String> {
+        self.read_state().namespaces.keys().cloned().collect()
     }
 
     /// All tables as of one commit.
@@ -266,9 +373,54 @@ impl Store {
     /// [`ErrorKind::Invalid`] if the store was opened read-only; [`ErrorKind::Unavailable`] if the disk failed or is
     /// full: all that was committed is safe in the log, but this store takes no more commits until it is opened again.
     pub fn checkpoint(&self) -> Result<()> {
-        let mut writer = lock(self.writer()?);
-        let state = self.read_state().clone();
-        self.write_checkpoint(&mut writer, state)
+        {
+            let mut writer = lock(self.writer()?);
+            let state = self.read_state().clone();
+            self.write_checkpoint(&mut writer, state, Vec::new(), None)?;
+        }
+        self.after_checkpoint();
+        Ok(())
+    }
+
+    /// Compacts a table: its live rows become full pages in key order, and the space of all others is given back.
+    ///
+    /// Versions that the table's [`Retention`] keeps stay readable, older ones go. Other threads read and commit
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such table, [`ErrorKind::Conflict`] if it is replaced or dropped meanwhile,
+    /// [`ErrorKind::Data`] for damage, and those of [`checkpoint`](Self::checkpoint).
+    pub fn compact_table(&self, name: &str) -> Result<()> {
+        self.writer()?;
+        if self.find_table(name).is_none() {
+            return Err(self.no_such_table(name));
+        }
+        apart(|| {
+            let _compacting = lock(&self.compacting);
+            self.compact_stored(name)
+        })
+    }
+
+    /// Compacts all tables and namespaces of keyed state.
+    ///
+    /// # Errors
+    /// As for [`compact_table`](Self::compact_table). What was compacted before the error stays so.
+    pub fn compact(&self) -> Result<()> {
+        self.writer()?;
+        apart(|| self.compact_all())
+    }
+
+    fn compact_all(&self) -> Result<()> {
+        let _compacting = lock(&self.compacting);
+        for name in self.stored_names() {
+            match self.compact_stored(&name) {
+                // Dropped or replaced meanwhile: nothing is left to compact.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+                }
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     /// Ends the use of the store. A large log is checkpointed, so that the next open is fast.
@@ -277,7 +429,8 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if that checkpoint failed, for instance on a full disk.
-    pub fn close(self) -> Result<()> {
+    pub fn close(mut self) -> Result<()> {
+        self.end_background(false);
         if self.is_read_only() {
             return Ok(());
         }
@@ -290,22 +443,87 @@ impl Store {
                 return Ok(());
             }
         }
-        self.checkpoint()
+        let mut writer = lock(self.writer()?);
+        let state = self.read_state().clone();
+        self.write_checkpoint(&mut writer, state, Vec::new(), None)
     }
 
-    /// The sizes of all files of the store, in bytes, without the working directories.
+    /// The sizes of all files of the store, in bytes, without the working directories. A file that two checkpoints
+    /// share counts once.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if a directory cannot be listed.
     pub fn disk_bytes(&self) -> Result<u64> {
         let mut num_bytes = 0;
+        let mut seen = HashSet::new();
         for dir in ["checkpoint", LOG_DIR] {
-            let files = disk::list_files(&self.dir.join(dir))?;
-            num_bytes += files.iter().map(|(_, len)| len).sum::<u64>();
+            for (path, len) in disk::list_files(&self.dir.join(dir))? {
+                // One that is gone by now takes no space.
+                if disk::file_id(&path).is_some_and(|id| seen.insert(id)) {
+                    num_bytes += len;
+                }
+            }
         }
         Ok(num_bytes)
     }
+}
 
+impl Deref for Store {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// The thread that compacts. It ends with the store.
+struct Background(Option<JoinHandle<()>>);
+
+impl Background {
+    fn start(shared: &Arc<Shared>) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        let weak = Arc::downgrade(shared);
+        let work = move || {
+            while receiver.recv().is_ok() {
+                // Many calls are one.
+                while receiver.try_recv().is_ok() {}
+                let Some(shared) = weak.upgrade() else {
+                    return;
+                };
+                shared.maintain();
+            }
+        };
+        let thread = std::thread::Builder::new().name("darner-compact".to_owned());
+        let handle = thread.spawn(work).ok();
+        // Without a thread to do it, `after_checkpoint` does it itself.
+        *lock(&shared.wake) = handle.is_some().then_some(sender);
+        Self(handle)
+    }
+}
+
+impl Store {
+    /// Ends the thread that compacts, after what it was called for, or at once.
+    fn end_background(&mut self, at_once: bool) {
+        self.shared.is_ending.store(at_once, Ordering::Relaxed);
+        lock(&self.shared.wake).take();
+        if let Some(handle) = self
+            .background
+            .take()
+            .and_then(|mut background| background.0.take())
+        {
+            // A panic in there has been printed, and the store is as it was before that compaction.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.end_background(true);
+    }
+}
+
+impl Shared {
     pub(crate) fn options(&self) -> &StoreOptions {
         &self.options
     }
@@ -326,8 +544,25 @@ impl Store {
         self.read_state().tables.get(name).cloned()
     }
 
+    /// Returns when no commit is half applied.
+    pub(crate) fn wait_for_apply(&self) {
+        drop(self.read_state());
+    }
+
+    pub(crate) fn find_namespace(&self, name: &str) -> Option<Arc<Namespace>> {
+        self.read_state().namespaces.get(name).cloned()
+    }
+
+    /// The number of a namespace: the one it has, or a new one.
+    pub(crate) fn namespace_id(&self, name: &str) -> u32 {
+        match self.find_namespace(name) {
+            Some(namespace) => namespace.table().id,
+            None => self.take_table_id(),
+        }
+    }
+
     pub(crate) fn no_such_table(&self, name: &str) -> Error {
-        let names = self.table_names();
+        let names: Vec<String> = self.read_state().tables.keys().cloned().collect();
         let known = if names.is_empty() {
             "the store has no tables".to_owned()
         } else {
@@ -338,32 +573,117 @@ impl Store {
 
     /// Commits changes, together with those of other threads that wait at the same time.
     ///
-    /// Whoever gets the writer first takes the whole queue, and with one fsync answers all; the others find their
-    /// answer when their turn comes.
+    /// One thread leads: it takes all that wait, and with one fsync answers all. The others sleep until they are
+    /// answered, or until nobody leads and one of them does.
     pub(crate) fn commit(&self, changes: Vec<Change>, is_bulk: bool) -> Result<Version> {
         if is_bulk {
             return self.commit_bulk(changes);
         }
+        let writer = self.writer()?;
         let answer = Arc::new(Mutex::new(None));
-        lock(&self.queue).push(Queued {
+        let mut queue = lock(&self.queue);
+        queue.waiting.push(Queued {
             changes,
             answer: Arc::clone(&answer),
         });
-        let mut writer = lock(self.writer()?);
-        if let Some(answer) = lock(&answer).take() {
-            return answer;
+        while queue.has_leader {
+            queue = self
+                .answered
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(answer) = lock(&answer).take() {
+                return answer;
+            }
         }
-        let group = std::mem::take(&mut *lock(&self.queue));
+        queue.has_leader = true;
+        // Those who were answered just now are about to come again: an fsync for all of them is worth a short wait.
+        let (mut num_yields, mut num_waiting) = (0, queue.waiting.len());
+        while num_waiting < queue.expected_len && num_yields < LEADER_YIELDS_MAX {
+            drop(queue);
+            std::thread::yield_now();
+            queue = lock(&self.queue);
+            num_yields = if queue.waiting.len() > num_waiting {
+                0
+            } else {
+                num_yields + 1
+            };
+            num_waiting = queue.waiting.len();
+        }
+        drop(queue);
+        let leading = Leading(self);
+        let mut writer = lock(writer);
+        let group = {
+            let mut queue = lock(&self.queue);
+            std::mem::take(&mut queue.waiting)
+        };
+        let group_len = group.len();
         self.commit_group(&mut writer, group);
-        if writer.failure.is_none() && writer.log.num_bytes() >= self.options.checkpoint_log_bytes {
+        let is_full = writer.failure.is_none() && self.is_log_full(&writer);
+        if is_full {
             let state = self.read_state().clone();
             // The commits are safe in the log: a failure is remembered for the next one, and is not theirs.
-            let _ = self.write_checkpoint(&mut writer, state);
+            let _ = self.write_checkpoint(&mut writer, state, Vec::new(), None);
+        }
+        drop(writer);
+        {
+            let mut queue = lock(&self.queue);
+            queue.expected_len = group_len + queue.waiting.len();
+        }
+        drop(leading);
+        if is_full {
+            self.after_checkpoint();
         }
         // The group held this thread's own entry, and every entry was answered.
         lock(&answer)
             .take()
             .unwrap_or_else(|| Err(Error::internal("commit was not answered")))
+    }
+
+    /// Has what pays compacted, now or by the thread that is there for it.
+    pub(crate) fn after_checkpoint(&self) {
+        if self.options.compaction == CompactionMode::Never {
+            return;
+        }
+        let is_called = lock(&self.wake)
+            .as_ref()
+            .is_some_and(|wake| wake.send(()).is_ok());
+        // A thread that has not answered the call before cannot keep up: whoever writes waits for it then.
+        if !is_called || self.is_called.swap(true, Ordering::Relaxed) {
+            self.maintain();
+        }
+    }
+
+    /// Commits changes of one namespace of keyed state.
+    pub(crate) fn commit_state(
+        &self,
+        namespace: &str,
+        is_new: bool,
+        ops: Vec<StateOp>,
+    ) -> Result<Version> {
+        self.writer()?;
+        if ops.is_empty() {
+            return Ok(self.read_state().version);
+        }
+        let num_bytes: usize = ops.iter().map(StateOp::num_bytes).sum();
+        let change = Change::State {
+            name: namespace.to_owned(),
+            // Whoever makes it needs a number; it has one otherwise.
+            id: if is_new {
+                self.namespace_id(namespace)
+            } else {
+                0
+            },
+            ops,
+        };
+        self.commit(vec![change], num_bytes > self.options.bulk_bytes)
+    }
+
+    /// Whether it is time for a checkpoint. A small store is not to have a log that is much larger than itself.
+    fn is_log_full(&self, writer: &Writer) -> bool {
+        let most = self.options.checkpoint_log_bytes;
+        let least = self.options.log_segment_bytes.min(most);
+        let pages_max = writer.checkpoint_bytes.clamp(least, most);
+        writer.log.num_bytes() >= most || writer.log_page_bytes >= pages_max
     }
 
     fn commit_group(&self, writer: &mut Writer, group: Vec<Queued>) {
@@ -373,16 +693,22 @@ impl Store {
             let state = self.read_state();
             let mut overlay = Overlay::new(&state);
             let mut version = state.version;
-            for Queued { changes, answer } in group {
+            for Queued {
+                mut changes,
+                answer,
+            } in group
+            {
                 let checked = writer
                     .check()
+                    .and_then(|()| change::follow_compaction(&state, &mut changes))
                     .and_then(|()| change::prepare(&changes))
                     .and_then(|()| overlay.admit(&changes));
                 if let Err(error) = checked {
                     *lock(&answer) = Some(Err(error));
                     continue;
                 }
-                version = version.next();
+                version = version.next(self.options.clock.now_us());
+                writer.log_page_bytes += change::num_page_bytes(&changes);
                 let payload = change::encode(&changes, version);
                 frames.push(NewFrame {
                     version: version.number,
@@ -412,7 +738,7 @@ impl Store {
             }
             *lock(&answer) = Some(match &result {
                 Ok(()) => {
-                    change::apply(&mut self.write_state(), version, changes);
+                    self.apply(version, changes);
                     Ok(version)
                 }
                 Err(error) => Err(error.duplicate()),
@@ -420,41 +746,60 @@ impl Store {
         }
     }
 
+    /// Brings a commit that is durable into the state, all at once for whoever reads.
+    fn apply(&self, version: Version, mut changes: Vec<Change>) {
+        let state_changes = change::take_state(&mut changes);
+        let mut state = self.write_state();
+        change::apply(&mut state, version, changes);
+        if !state_changes.is_empty() {
+            let memory = self.options.state_memory_bytes;
+            let open = |id| {
+                let table = self.new_namespace_table(id, version);
+                Arc::new(Namespace::new(table, memory))
+            };
+            // Not the commit's time, which does not go back when the clock does.
+            let now_us = self.options.clock.now_us();
+            change::apply_state(&mut state, state_changes, open, now_us);
+        }
+    }
+
+    pub(crate) fn new_namespace_table(&self, id: u32, version: Version) -> TableState {
+        let generation = self.take_generation();
+        let keyspace = Keyspace::new(self.work_dir(), id, generation, None, 0);
+        TableState::new(
+            id,
+            generation,
+            namespace_spec(),
+            Arc::new(keyspace),
+            version,
+        )
+    }
+
     /// Commits changes whose pages are, for the most part, in the tables' files: a checkpoint is the commit.
     fn commit_bulk(&self, mut changes: Vec<Change>) -> Result<Version> {
         change::write_pages(&mut changes)?;
         change::relieve(&changes)?;
-        let mut writer = lock(self.writer()?);
-        writer.check()?;
-        let mut state = {
-            let state = self.read_state();
-            Overlay::new(&state).admit(&changes)?;
-            state.clone()
+        let version = {
+            let mut writer = lock(self.writer()?);
+            writer.check()?;
+            let mut state = {
+                let state = self.read_state();
+                change::follow_compaction(&state, &mut changes)?;
+                change::write_pages(&mut changes)?;
+                Overlay::new(&state).admit(&changes)?;
+                state.clone()
+            };
+            let version = state.version.next(self.options.clock.now_us());
+            let state_changes = change::take_state(&mut changes);
+            change::apply(&mut state, version, changes);
+            self.write_checkpoint(&mut writer, state, state_changes, None)?;
+            version
         };
-        let version = state.version.next();
-        change::apply(&mut state, version, changes);
-        self.write_checkpoint(&mut writer, state)?;
+        self.after_checkpoint();
         Ok(version)
     }
 
-    /// Writes a checkpoint of `state` and makes it what this store holds. Steps 1 to 4 of `checkpoint.rs`.
-    fn write_checkpoint(&self, writer: &mut Writer, mut state: State) -> Result<()> {
-        writer.check()?;
-        let number = writer.checkpoint_number + 1;
-        if let Err(error) = checkpoint::write(&self.dir, number, &mut state) {
-            // It may have been an fsync: what the system kept of those files is then unknown.
-            writer.failure.get_or_insert_with(|| error.to_string());
-            return Err(error);
-        }
-        writer.checkpoint_number = number;
-        writer.log.clear(state.version.number + 1);
-        *self.write_state() = state;
-        // Space that cannot be given back now is given back by the next checkpoint.
-        let _ = checkpoint::remove_old(&self.dir, number);
-        Ok(())
-    }
-
-    fn writer(&self) -> Result<&Mutex<Writer>> {
+    pub(crate) fn writer(&self) -> Result<&Mutex<Writer>> {
         match &self.role {
             Role::Writer(writer, _) => Ok(writer),
             Role::Reader => Err(Error::invalid(format!(
@@ -464,17 +809,17 @@ impl Store {
         }
     }
 
-    fn read_state(&self) -> RwLockReadGuard<'_, State> {
+    pub(crate) fn read_state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+    pub(crate) fn write_state(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Writer {
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match &self.failure {
             None => Ok(()),
             Some(reason) => Err(Error::new(
@@ -487,12 +832,22 @@ impl Writer {
     }
 }
 
+/// Held by the thread that writes a group of commits; ends its lead however it comes to an end.
+struct Leading<'s>(&'s Shared);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.queue).has_leader = false;
+        self.0.answered.notify_all();
+    }
+}
+
 /// Locks, also after a panic elsewhere: what these locks guard is changed in single steps.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn absolute(dir: &Path) -> Result<PathBuf> {
+pub(crate) fn absolute(dir: &Path) -> Result<PathBuf> {
     std::path::absolute(dir)
         .map_err(|error| Error::io(format!("not a usable path=`{}`", dir.display()), error))
 }
@@ -500,12 +855,7 @@ fn absolute(dir: &Path) -> Result<PathBuf> {
 /// Makes the store's directory, or checks that what stands there may be a store.
 fn make_store_dir(dir: &Path) -> Result<()> {
     if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| {
-            Error::io(
-                format!("cannot make directory `{}`", parent.display()),
-                error,
-            )
-        })?;
+        disk::make_dirs(parent)?;
     }
     disk::make_dir(dir)?;
     let names = disk::list_dir(dir)?;
@@ -546,42 +896,63 @@ fn create(dir: &Path) -> Result<Current> {
     Current::read(dir)?.ok_or_else(|| Error::internal("a new store has no CURRENT"))
 }
 
+/// Takes the namespaces out from among the tables of a checkpoint.
+fn take_namespaces(state: &mut State, memory_bytes_max: usize) {
+    let tables = std::mem::take(&mut state.tables);
+    for (name, table) in tables {
+        if let Some(namespace) = namespace_of(&name) {
+            let shared = Arc::new(Namespace::new(table, memory_bytes_max));
+            state.namespaces.insert(namespace.to_owned(), shared);
+        } else {
+            state.tables.insert(name, table);
+        }
+    }
+}
+
 /// Brings the commits that are in the log only into the state.
-fn replay(log_dir: &Path, state: &mut State, work_dir: &Arc<WorkDir>) -> Result<LogEnd> {
+fn replay(
+    log_dir: &Path,
+    state: &mut State,
+    work_dir: &Arc<WorkDir>,
+    options: &StoreOptions,
+) -> Result<LogEnd> {
     let first_version = state.version.number + 1;
-    read_log(
-        log_dir,
-        first_version,
-        |ReplayedFrame {
-             version,
-             time_us,
-             payload,
-         }| {
-            let open = |table: TableId| {
-                let name = table_dir_name(table.id, table.generation);
-                Arc::new(Keyspace::new(Arc::clone(work_dir), &name, None, 0))
-            };
-            let find = |name: &str, table: TableId| {
-                state
-                    .tables
-                    .get(name)
-                    .filter(|found| found.id == table.id && found.generation == table.generation)
-                    .map(|found| Arc::clone(&found.keyspace))
-            };
-            let mut changes = change::decode(&payload, open, find)?;
-            Overlay::new(state).admit(&changes).map_err(|error| {
-                Error::data("log does not fit the checkpoint").with_source(error)
-            })?;
-            change::write_pages(&mut changes)?;
-            change::apply(
-                state,
-                Version {
-                    number: version,
-                    time_us,
-                },
-                changes,
-            );
-            Ok(())
-        },
-    )
+    read_log(log_dir, first_version, |frame| {
+        let ReplayedFrame {
+            version,
+            time_us,
+            payload,
+        } = frame;
+        let version = Version {
+            number: version,
+            time_us,
+        };
+        let new_keyspace = |id: u32, generation: u32| {
+            Arc::new(Keyspace::new(Arc::clone(work_dir), id, generation, None, 0))
+        };
+        let open = |table: TableId| new_keyspace(table.id, table.incarnation);
+        let find = |name: &str, table: TableId| {
+            state
+                .tables
+                .get(name)
+                .filter(|found| found.id == table.id && found.incarnation == table.incarnation)
+                .map(|found| Arc::clone(&found.keyspace))
+        };
+        let mut changes = change::decode(&payload, open, find)?;
+        Overlay::new(state)
+            .admit(&changes)
+            .map_err(|error| Error::data("log does not fit the checkpoint").with_source(error))?;
+        change::write_pages(&mut changes)?;
+        let state_changes = change::take_state(&mut changes);
+        change::apply(state, version, changes);
+        let open = |id: u32| {
+            // The first generation of a namespace that no checkpoint has yet.
+            let keyspace = new_keyspace(id, 0);
+            let table = TableState::new(id, 0, namespace_spec(), keyspace, version);
+            Arc::new(Namespace::new(table, options.state_memory_bytes))
+        };
+        // Nothing ends while the log is read: what has ended by then is looked at when it is read.
+        change::apply_state(state, state_changes, open, i64::MIN);
+        Ok(())
+    })
 }

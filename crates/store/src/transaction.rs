@@ -1,6 +1,6 @@
 //! Staged changes that become one commit.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow_array::RecordBatch;
 
@@ -8,9 +8,10 @@ use crate::{
     catalog::{TableSpec, check_name},
     change::{self, Change, NewPage, TableId},
     error::{Error, ErrorKind, Result},
+    history::Retention,
     keyspace::Keyspace,
+    namespace::{StateOp, expires_us},
     page::{EncodedPage, PageEncoder, PageKind},
-    state::table_dir_name,
     store::Store,
     version::Version,
 };
@@ -91,7 +92,7 @@ impl<'s> Transaction<'s> {
         }
         let table = TableId {
             id: self.store.take_table_id(),
-            generation: self.store.take_generation(),
+            incarnation: self.store.take_generation(),
         };
         let (spec, keyspace) = (Arc::new(spec), self.new_keyspace(table));
         self.changes.push(Change::Create {
@@ -126,16 +127,16 @@ impl<'s> Transaction<'s> {
     /// [`ErrorKind::NotFound`] if there is none.
     pub fn replace(&mut self, name: &str, spec: TableSpec) -> Result<()> {
         let target = self.existing(name)?;
-        let generation = self.store.take_generation();
+        let incarnation = self.store.take_generation();
         let table = TableId {
             id: target.table.id,
-            generation,
+            incarnation,
         };
         let (spec, keyspace) = (Arc::new(spec), self.new_keyspace(table));
         self.changes.push(Change::Replace {
             name: name.to_owned(),
             before: target.table,
-            generation,
+            incarnation,
             spec: Arc::clone(&spec),
             keyspace: Arc::clone(&keyspace),
         });
@@ -226,6 +227,79 @@ impl<'s> Transaction<'s> {
             name: name.to_owned(),
             value: None,
         });
+        Ok(())
+    }
+
+    /// Says how much of a table's past is kept from now on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such table.
+    pub fn set_retention(&mut self, name: &str, retention: Retention) -> Result<()> {
+        let target = self.existing(name)?;
+        self.changes.push(Change::Retain {
+            name: name.to_owned(),
+            table: target.table,
+            retention,
+        });
+        Ok(())
+    }
+
+    /// Sets the value of a key of keyed state. See [`KeyedState`](crate::KeyedState).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a name that cannot be a namespace's, [`ErrorKind::Resource`] for a key over 64 KiB
+    /// or a value over 64 MiB.
+    pub fn put_state(&mut self, namespace: &str, key: &[u8], value: &[u8]) -> Result<()> {
+        self.stage_state(namespace, StateOp::put(key, value, 0)?)
+    }
+
+    /// Sets the value of a key of keyed state for some time, counted from now.
+    ///
+    /// # Errors
+    /// As for [`put_state`](Self::put_state).
+    pub fn put_state_for(
+        &mut self,
+        namespace: &str,
+        key: &[u8],
+        value: &[u8],
+        time_to_live: Duration,
+    ) -> Result<()> {
+        let expires_us = expires_us(self.store.options().clock.now_us(), time_to_live);
+        self.stage_state(namespace, StateOp::put(key, value, expires_us)?)
+    }
+
+    /// Removes a key of keyed state.
+    ///
+    /// # Errors
+    /// As for [`put_state`](Self::put_state).
+    pub fn delete_state(&mut self, namespace: &str, key: &[u8]) -> Result<()> {
+        self.stage_state(namespace, StateOp::delete(key)?)
+    }
+
+    /// Removes all keys of a namespace of keyed state.
+    ///
+    /// # Errors
+    /// As for [`put_state`](Self::put_state).
+    pub fn clear_state(&mut self, namespace: &str) -> Result<()> {
+        self.stage_state(namespace, StateOp::Clear)
+    }
+
+    fn stage_state(&mut self, namespace: &str, op: StateOp) -> Result<()> {
+        check_name(namespace)?;
+        self.staged_bytes += op.num_bytes();
+        match self.changes.last_mut() {
+            Some(Change::State { name, ops, .. }) if name == namespace => ops.push(op),
+            _ => {
+                let id = self.store.namespace_id(namespace);
+                self.changes.push(Change::State {
+                    name: namespace.to_owned(),
+                    id,
+                    ops: vec![op],
+                });
+            }
+        }
+        // Large ones wait in memory; only the way of the commit is another.
+        self.is_bulk |= self.staged_bytes > self.store.options().bulk_bytes;
         Ok(())
     }
 
@@ -324,7 +398,7 @@ impl<'s> Transaction<'s> {
         let found = self.store.find_table(name).map(|table| Target {
             table: TableId {
                 id: table.id,
-                generation: table.generation,
+                incarnation: table.incarnation,
             },
             spec: table.spec,
             keyspace: table.keyspace,
@@ -342,8 +416,14 @@ impl<'s> Transaction<'s> {
     }
 
     fn new_keyspace(&self, table: TableId) -> Arc<Keyspace> {
-        let name = table_dir_name(table.id, table.generation);
-        Arc::new(Keyspace::new(self.store.work_dir(), &name, None, 0))
+        let work_dir = self.store.work_dir();
+        Arc::new(Keyspace::new(
+            work_dir,
+            table.id,
+            table.incarnation,
+            None,
+            0,
+        ))
     }
 
     fn set_target(

@@ -1,12 +1,15 @@
-//! The number and time of a commit.
+//! The number and time of a commit, and how one asks for an older one.
 
 use std::{
     fmt,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use arrow_array::temporal_conversions::timestamp_us_to_datetime;
+
 /// A commit: its number, one more than that of the commit before, and when it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// Number of the commit. The first is 1; 0 stands for a store in which nothing was committed.
     pub number: u64,
@@ -15,12 +18,8 @@ pub struct Version {
 }
 
 impl Version {
-    /// The version of a commit that follows this one now.
-    pub(crate) fn next(self) -> Self {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now_us = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+    /// The version of a commit that follows this one at a time.
+    pub(crate) fn next(self, now_us: i64) -> Self {
         Self {
             number: self.number + 1,
             time_us: now_us.max(self.time_us),
@@ -31,5 +30,71 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.number.fmt(f)
+    }
+}
+
+/// Which state of a table is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// As it was after the commit of this number, of whichever table that was.
+    Version(u64),
+    /// As it was at this time, in microseconds since 1970-01-01 UTC.
+    Time(i64),
+}
+
+impl fmt::Display for AsOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(number) => write!(f, "version=`{number}`"),
+            Self::Time(time_us) => match timestamp_us_to_datetime(*time_us) {
+                Some(time) => write!(f, "time=`{}`", time.format("%Y-%m-%dT%H:%M:%S%.fZ")),
+                None => write!(f, "time_us=`{time_us}`"),
+            },
+        }
+    }
+}
+
+/// Where a store reads the time: the system's clock, or one that a test turns by hand.
+#[derive(Clone, Default)]
+pub struct Clock(Option<Arc<dyn Fn() -> i64 + Send + Sync>>);
+
+impl Clock {
+    /// A clock that answers with microseconds since 1970-01-01 UTC.
+    pub fn new(now_us: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(now_us)))
+    }
+
+    /// The time in microseconds since 1970-01-01 UTC.
+    pub fn now_us(&self) -> i64 {
+        if let Some(now_us) = &self.0 {
+            return now_us();
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Clock(given)"
+        } else {
+            "Clock(system)"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_was_asked_for_is_shown_as_one() {
+        let shown = |time_us| AsOf::Time(time_us).to_string();
+        assert_eq!(shown(1_795_132_800_000_000), "time=`2026-11-20T00:00:00Z`");
+        assert_eq!(shown(1_500_000), "time=`1970-01-01T00:00:01.500Z`");
+        assert_eq!(shown(i64::MAX), format!("time_us=`{}`", i64::MAX));
     }
 }

@@ -5,7 +5,6 @@
 //! so that directories of killed processes are known and swept away by the next one.
 
 use std::{
-    fs::File,
     hash::{BuildHasher, RandomState},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -14,7 +13,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
-    disk,
+    disk::{self, OutFile},
     error::{Error, Result},
     lock,
 };
@@ -25,7 +24,7 @@ const READER_PREFIX: &str = "darner-reader-";
 /// A directory that goes when this is dropped.
 pub(crate) struct WorkDir {
     path: PathBuf,
-    _lock: File,
+    _lock: OutFile,
 }
 
 impl WorkDir {
@@ -70,9 +69,13 @@ impl WorkDir {
         let hidden = parent.join(format!(".{name}.new"));
         disk::make_new_dir(&hidden)?;
         let lock_path = hidden.join(LOCK);
-        let failed = |error| Error::io(format!("cannot make `{}`", lock_path.display()), error);
-        let file = File::create_new(&lock_path).map_err(failed)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| failed(e.into()))?;
+        let file = OutFile::create_new(&lock_path)?;
+        flock(file.file(), FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+            Error::io(
+                format!("cannot lock `{}`", lock_path.display()),
+                error.into(),
+            )
+        })?;
         let path = parent.join(name);
         disk::rename(&hidden, &path)?;
         Ok(Self { path, _lock: file })

@@ -18,9 +18,7 @@ use crate::{
 };
 
 pub(crate) fn run(context: &Context, args: &Delete) -> Result<()> {
-    // To open a store for writing would make one.
-    context.read_store()?.table(&args.table)?;
-    let store = context.open_store()?;
+    let store = context.open_existing_store()?;
     let table = store.table(&args.table)?;
     let key_schema = table.spec().key_schema();
     let keys = match &args.from {

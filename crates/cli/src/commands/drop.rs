@@ -8,9 +8,7 @@ use crate::{
 };
 
 pub(crate) fn run(context: &Context, args: &Drop) -> Result<()> {
-    // To open a store for writing would make one.
-    context.read_store()?.table(&args.table)?;
-    let store = context.open_store()?;
+    let store = context.open_existing_store()?;
     let mut transaction = store.begin()?;
     transaction.drop_table(&args.table)?;
     let version = transaction.commit()?;

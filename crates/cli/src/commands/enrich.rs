@@ -10,12 +10,12 @@ use darner_engine::{
     Encoding, EnrichReport, Enrichment, JoinSpec, Sink, SinkOptions, Sinks, SourceOptions,
     StarJoin, Written, create, load_dimension, open_all, write_file,
 };
-use darner_store::Store;
+use darner_store::{AsOf, Store};
 use indicatif::{HumanBytes, HumanCount};
 
 use crate::{
     args::Enrich,
-    context::Context,
+    context::{Context, find_table},
     error::{Failure, Result, stdout_failure},
     files::{check_outputs, input_paths, source_options},
     print,
@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) source_options: SourceOptions,
     pub(crate) select: Option<Vec<String>>,
     pub(crate) joins: Vec<JoinSpec>,
+    /// Which state of the dimension tables is joined; that of now unless given.
+    pub(crate) as_of: Option<AsOf>,
     pub(crate) encoding: Encoding,
     pub(crate) output: PathBuf,
     pub(crate) sink_options: SinkOptions,
@@ -60,6 +62,7 @@ pub(crate) fn run(context: &Context, args: &Enrich) -> Result<()> {
         source_options: source_options(&args.input)?,
         select: args.select.clone(),
         joins,
+        as_of: args.as_of,
         encoding: args.encoding.into(),
         output: args.output.clone(),
         sink_options,
@@ -122,7 +125,10 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
     let mut joins = Vec::with_capacity(plan.joins.len());
     for spec in &plan.joins {
         let columns = payload(spec);
-        let dimension = load_dimension(&store.table(&spec.table)?, columns.as_deref())?;
+        let dimension = load_dimension(
+            &find_table(store, &spec.table, plan.as_of)?,
+            columns.as_deref(),
+        )?;
         joins.push((spec.clone(), Arc::new(dimension)));
     }
     let join = StarJoin::new(

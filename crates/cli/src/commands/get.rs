@@ -3,11 +3,17 @@
 use arrow_select::filter::filter_record_batch;
 use darner_engine::{Error, load_dimension};
 
-use crate::{args::Get, context::Context, error::Result, files::print_rows, keys::parse_keys};
+use crate::{
+    args::Get,
+    context::{Context, find_table},
+    error::Result,
+    files::print_rows,
+    keys::parse_keys,
+};
 
 pub(crate) fn run(context: &Context, args: &Get) -> Result<()> {
     let store = context.read_store()?;
-    let table = store.table(&args.table)?;
+    let table = find_table(&store, &args.table, args.as_of)?;
     let keys = parse_keys(table.spec().key_schema(), &args.keys)?;
     let dimension = load_dimension(&table, None)?;
     let found = dimension.get_many(&keys)?;

@@ -1,14 +1,68 @@
 //! `darner info`.
 
 use darner_engine::load_dimension;
-use darner_store::PageKind;
+use darner_store::{PageKind, Store};
 use indicatif::{HumanBytes, HumanCount};
 
+use super::retention::retention_text;
 use crate::{args::Info, context::Context, error::Result, print};
 
 pub(crate) fn run(context: &Context, args: &Info) -> Result<()> {
     let store = context.read_store()?;
-    let table = store.table(&args.table)?;
+    match &args.table {
+        None => store_info(context, &store),
+        Some(table) => table_info(context, &store, table),
+    }
+}
+
+/// The store as a whole.
+fn store_info(context: &Context, store: &Store) -> Result<()> {
+    let version = store.version();
+    let num_bytes = store.disk_bytes()?;
+    let (tables, namespaces) = (store.table_names(), store.namespaces());
+    if context.json {
+        return print::result(serde_json::json!({
+            "store": store.dir(),
+            "version": version.number,
+            "changed_us": version.time_us,
+            "checkpoint_version": store.last_checkpoint().number,
+            "store_bytes": num_bytes,
+            "tables": tables,
+            "namespaces": namespaces,
+            "watermarks": store.watermark_names(),
+        }));
+    }
+    let list = |names: &[String]| match names {
+        [] => "none".to_owned(),
+        names => format!("{}: {}", HumanCount(names.len() as u64), names.join(", ")),
+    };
+    let num_commits = version
+        .number
+        .saturating_sub(store.last_checkpoint().number);
+    let version = match version.number {
+        0 => "0, nothing was committed yet".to_owned(),
+        number => format!("{number}, of {}", print::time(version.time_us)),
+    };
+    print::result(
+        [
+            format!("store    {}", store.dir().display()),
+            format!("version  {version}"),
+            format!(
+                "disk     {}, {} commits in the log since the last checkpoint",
+                HumanBytes(num_bytes),
+                HumanCount(num_commits)
+            ),
+            format!("tables   {}", list(&tables)),
+            format!("state    {}", list(&namespaces)),
+        ]
+        .join("\n"),
+    )
+}
+
+fn table_info(context: &Context, store: &Store, name: &str) -> Result<()> {
+    let table = store.table(name)?;
+    let history = table.history()?;
+    let num_readable = history.iter().filter(|commit| commit.is_readable).count();
     let num_rows = table.num_rows()?;
     let num_stored = table.num_stored_rows();
     let num_delete_pages = table
@@ -36,13 +90,20 @@ pub(crate) fn run(context: &Context, args: &Info) -> Result<()> {
             "key": keys,
             "rows": num_rows,
             "stored_rows": num_stored,
+            "dead_rows": num_stored.saturating_sub(num_rows),
             "pages": table.pages().len(),
+            "sorted_pages": table.num_sorted_pages(),
             "delete_pages": num_delete_pages,
             "bytes": table.num_bytes(),
             "store_bytes": store.disk_bytes()?,
             "created_version": table.created().number,
             "version": table.version().number,
             "changed_us": table.version().time_us,
+            "checkpoint_version": store.last_checkpoint().number,
+            "oldest_version": table.oldest_version(),
+            "readable_versions": num_readable,
+            "keep_versions": table.retention().num_versions,
+            "keep_age_ms": u64::try_from(table.retention().age.as_millis()).unwrap_or(u64::MAX),
             "index": dimension.layout().to_string(),
             "index_bytes": dimension.index_bytes(),
         }));
@@ -73,8 +134,9 @@ pub(crate) fn run(context: &Context, args: &Info) -> Result<()> {
         HumanCount(num_stored.saturating_sub(num_rows)),
     ));
     lines.push(format!(
-        "pages    {} ({num_delete_pages} of them deletes), {}",
+        "pages    {} ({} sorted, {num_delete_pages} deletes), {}",
         HumanCount(table.pages().len() as u64),
+        table.num_sorted_pages(),
         HumanBytes(table.num_bytes())
     ));
     lines.push(format!(
@@ -82,6 +144,12 @@ pub(crate) fn run(context: &Context, args: &Info) -> Result<()> {
         table.version(),
         table.created(),
         print::time(table.version().time_us)
+    ));
+    lines.push(format!(
+        "past     {num_readable} of {} versions can be read, from {} on; {}",
+        history.len(),
+        table.oldest_version(),
+        retention_text(&table)
     ));
     lines.push(format!(
         "index    {}, {}",

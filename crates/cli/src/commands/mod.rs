@@ -1,15 +1,22 @@
 //! One file per command.
 
+mod backup;
+mod changes;
+mod compact;
 mod delete;
 mod drop;
 pub(crate) mod enrich;
 mod get;
+mod history;
 mod info;
 mod load;
+mod retention;
 mod run;
 mod scan;
 mod sql;
+mod state;
 mod tables;
+mod verify;
 
 use crate::{args::Command, context::Context, error::Result};
 
@@ -25,6 +32,14 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<()> {
         Command::Drop(args) => drop::run(context, &args),
         Command::Tables => tables::run(context),
         Command::Info(args) => info::run(context, &args),
+        Command::History(args) => history::run(context, &args),
+        Command::Changes(args) => changes::run(context, &args),
+        Command::Retention(args) => retention::run(context, &args),
+        Command::Compact(args) => compact::run(context, &args),
+        Command::Verify => verify::run(context),
+        Command::Backup(args) => backup::backup(context, &args),
+        Command::Restore(args) => backup::restore(context, &args),
+        Command::State(args) => state::run(context, &args),
         Command::Sql(args) => sql::run(context, &args),
     }
 }

@@ -6,14 +6,14 @@ use darner_engine::Error;
 
 use crate::{
     args::Scan,
-    context::Context,
+    context::{Context, find_table},
     error::{Failure, Result},
     files::print_rows,
 };
 
 pub(crate) fn run(context: &Context, args: &Scan) -> Result<()> {
     let store = context.read_store()?;
-    let table = store.table(&args.table)?;
+    let table = find_table(&store, &args.table, args.as_of)?;
     // The store reads columns in its own order; the user may want another.
     let columns = args.select.as_ref().map(|names| {
         names

@@ -2,18 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow_array::{
-    ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
-};
-use darner_engine::Error;
+use arrow_array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, UInt64Array};
 use darner_store::TableSnapshot;
-use indicatif::HumanCount;
 
 use crate::{
-    args::{Output, RowFormat},
     context::Context,
     error::Result,
-    files::print_rows,
+    files::{counts, print_listing},
     print,
 };
 
@@ -40,20 +35,10 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         .map(|t| i64::try_from(t.version().number).ok());
     let times = tables.iter().map(|table| Some(table.version().time_us));
     let bytes = tables.iter().map(|table| Some(table.num_bytes()));
-    let rows: ArrayRef = if context.json {
-        Arc::new(UInt64Array::from(num_rows))
-    } else {
-        Arc::new(
-            num_rows
-                .iter()
-                .map(|n| Some(HumanCount(*n).to_string()))
-                .collect::<StringArray>(),
-        )
-    };
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("table", Arc::new(names.collect::<StringArray>())),
         ("key", Arc::new(keys.collect::<StringArray>())),
-        ("rows", rows),
+        ("rows", counts(context, num_rows.into_iter().map(Some))),
         ("bytes", Arc::new(bytes.collect::<UInt64Array>())),
         ("version", Arc::new(versions.collect::<Int64Array>())),
         (
@@ -65,16 +50,5 @@ pub(crate) fn run(context: &Context) -> Result<()> {
             ),
         ),
     ];
-    let batch = RecordBatch::try_from_iter(columns)
-        .map_err(|error| Error::internal("listing cannot be built").with_source(error))?;
-    let output = Output {
-        output: None,
-        format: (!context.json).then_some(RowFormat::Table),
-    };
-    print_rows(
-        context,
-        &batch.schema(),
-        std::iter::once(Ok(batch)),
-        &output,
-    )
+    print_listing(context, columns)
 }

@@ -160,6 +160,7 @@ fn enrich(
         source_options: step.source_options()?,
         select: step.select.clone(),
         joins,
+        as_of: None,
         encoding: step.encoding.into(),
         output: job.path(&step.to),
         sink_options: SinkOptions::default(),

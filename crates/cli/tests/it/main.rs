@@ -12,6 +12,15 @@ mod place;
 /// Each command on small tables.
 mod commands;
 
+/// Older versions: history, reading as of, changes, retention, compaction.
+mod past;
+
+/// Keyed state on the command line.
+mod state;
+
+/// Verify, backup, restore, and what is said of the store as a whole.
+mod care;
+
 /// `kill -9`, closed pipes, signals, full disks: what is left is whole.
 mod crash;
 

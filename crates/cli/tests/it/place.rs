@@ -56,6 +56,22 @@ impl Place {
         run
     }
 
+    /// Runs the program, which must fail with this exit code, one message that has these words, and no output.
+    #[track_caller]
+    pub(crate) fn fails(&self, args: &[&str], code: i32, words: &[&str]) {
+        let run = self.run(args);
+        assert_eq!(run.code, Some(code), "darner {args:?}\n{}", run.stderr);
+        for word in words {
+            assert!(
+                run.stderr.contains(word),
+                "darner {args:?}: {} lacks {word}",
+                run.stderr
+            );
+        }
+        assert_eq!(run.stdout, "", "darner {args:?}");
+        assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+    }
+
     /// The names of all files and directories here, without what is inside the store.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.dir()).unwrap();

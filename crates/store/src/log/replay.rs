@@ -144,13 +144,20 @@ mod tests {
         Ok((frames, end))
     }
 
-    fn writer(dir: &Path, end: LogEnd) -> LogWriter {
-        LogWriter::open(dir.to_owned(), 4096, end.chain, end.last, end.num_bytes).unwrap()
+    fn writer(dir: &Path, end: &LogEnd) -> LogWriter {
+        LogWriter::open(
+            dir.to_owned(),
+            4096,
+            end.chain,
+            end.last.as_ref(),
+            end.num_bytes,
+        )
+        .unwrap()
     }
 
     /// Five frames in two groups over two segments.
     fn sample(dir: &Path) {
-        let mut log = writer(dir, LogEnd::default());
+        let mut log = writer(dir, &LogEnd::default());
         log.append(&[frame(1, b"one"), frame(2, &[7; 1500])], true)
             .unwrap();
         log.append(&[frame(3, &[8; 1000])], true).unwrap();
@@ -169,7 +176,7 @@ mod tests {
             [1, 2, 3, 4, 5]
         );
         assert_eq!(frames[1].1, [7; 1500]);
-        let mut log = writer(dir.path(), end);
+        let mut log = writer(dir.path(), &end);
         log.append(&[frame(6, b"six")], true).unwrap();
         assert_eq!(replay(dir.path()).unwrap().0.len(), 6);
     }
@@ -188,7 +195,7 @@ mod tests {
             let (frames, end) = replay(dir.path()).unwrap();
             assert!((3..=5).contains(&frames.len()), "cut at {cut}");
             let next = frames.len() as u64 + 1;
-            writer(dir.path(), end)
+            writer(dir.path(), &end)
                 .append(&[frame(next, b"again")], true)
                 .unwrap();
             let (frames, _) = replay(dir.path()).unwrap();

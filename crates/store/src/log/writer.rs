@@ -1,21 +1,15 @@
 //! Appends groups of frames to segments.
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
-
-use rustix::{
-    fs::{FallocateFlags, fallocate},
-    io::Errno,
-};
+use std::path::{Path, PathBuf};
 
 use super::frame::{FramePlace, HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use crate::{
-    disk,
+    disk::{self, OutFile},
     error::{Error, ErrorKind, Result},
 };
+
+/// A segment is not made longer than this for less than one commit.
+const SEGMENT_BYTES_MAX: u64 = 32 << 20;
 
 /// One commit on its way into the log.
 pub(crate) struct NewFrame {
@@ -37,8 +31,7 @@ pub(crate) struct LogWriter {
 }
 
 struct Segment {
-    path: PathBuf,
-    file: File,
+    file: OutFile,
     len: u64,
     /// Where the next frame goes.
     end: u64,
@@ -59,7 +52,7 @@ impl LogWriter {
         dir: PathBuf,
         segment_bytes_min: u64,
         chain: u32,
-        last: Option<SegmentEnd>,
+        last: Option<&SegmentEnd>,
         num_bytes: u64,
     ) -> Result<Self> {
         let segment = last.map(Segment::open).transpose()?;
@@ -144,7 +137,12 @@ impl LogWriter {
                 return Err(error);
             }
         }
-        let len = self.segment_bytes_min.max(HEADER_BYTES as u64 + num_bytes);
+        // As long as all before it, so that a busy log does not begin a segment, which takes three fsyncs, all the time.
+        let usual = self.num_bytes.clamp(
+            self.segment_bytes_min,
+            self.segment_bytes_min.max(SEGMENT_BYTES_MAX),
+        );
+        let len = usual.max(HEADER_BYTES as u64 + num_bytes);
         let header = SegmentHeader {
             first_version,
             segment_bytes: len,
@@ -191,11 +189,10 @@ impl Segment {
         let path = dir.join(segment_name(header.first_version));
         disk::remove_file(&temporary)?;
         let result = Self::allocate(&temporary, header)
-            .and_then(|file| disk::rename(&temporary, &path).map(|()| file))
+            .and_then(|file| file.rename(&path))
             .and_then(|file| disk::sync_dir(dir).map(|()| file));
         match result {
             Ok(file) => Ok(Self {
-                path,
                 file,
                 len: header.segment_bytes,
                 end: HEADER_BYTES as u64,
@@ -210,93 +207,43 @@ impl Segment {
     }
 
     /// Makes the file with all its blocks, zero but for the header, and on disk.
-    fn allocate(path: &Path, header: SegmentHeader) -> Result<File> {
-        let failed = |error| {
-            Error::io(
-                format!("cannot make log segment `{}`", path.display()),
-                error,
-            )
-        };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(failed)?;
-        match fallocate(&file, FallocateFlags::empty(), 0, header.segment_bytes) {
-            Ok(()) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                write_zeros(&file, 0, header.segment_bytes).map_err(failed)?;
-            }
-            Err(error) => return Err(failed(error.into())),
-        }
-        file.write_all_at(&header.encode(), 0).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
+    fn allocate(path: &Path, header: SegmentHeader) -> Result<OutFile> {
+        let file = OutFile::create_new(path)?;
+        file.allocate(header.segment_bytes)?;
+        file.write_at(&header.encode(), 0)?;
+        file.sync()?;
         Ok(file)
     }
 
-    fn open(last: SegmentEnd) -> Result<Self> {
-        let failed = |error| {
-            Error::io(
-                format!("cannot write log segment `{}`", last.path.display()),
-                error,
-            )
-        };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&last.path)
-            .map_err(failed)?;
-        let len = file.metadata().map_err(failed)?.len();
+    fn open(last: &SegmentEnd) -> Result<Self> {
+        let file = OutFile::open(&last.path)?;
+        let len = file.len()?;
         if last.is_torn {
-            write_zeros(&file, last.end, len).map_err(failed)?;
+            file.write_zeros(last.end, len)?;
         }
         // Frames of a process that was killed before its fsync become acknowledged by being read: make them durable.
-        file.sync_data().map_err(failed)?;
+        file.sync()?;
         Ok(Self {
             file,
             len,
             end: last.end,
             synced_until: last.end,
-            path: last.path,
         })
     }
 
     fn write(&mut self, bytes: &[u8], sync: bool) -> Result<()> {
-        self.file.write_all_at(bytes, self.end).map_err(|error| {
-            Error::io(
-                format!("cannot write log segment `{}`", self.path.display()),
-                error,
-            )
-        })?;
+        self.file.write_at(bytes, self.end)?;
         self.end += bytes.len() as u64;
         if sync { self.sync() } else { Ok(()) }
     }
 
     fn sync(&mut self) -> Result<()> {
-        if self.synced_until == self.end {
-            return Ok(());
+        if self.synced_until != self.end {
+            self.file.sync()?;
+            self.synced_until = self.end;
         }
-        self.file.sync_data().map_err(|error| {
-            Error::io(
-                format!("cannot fsync log segment `{}`", self.path.display()),
-                error,
-            )
-        })?;
-        self.synced_until = self.end;
         Ok(())
     }
-}
-
-fn write_zeros(file: &File, from: u64, to: u64) -> std::io::Result<()> {
-    const STEP: usize = 1 << 20;
-    let zeros = vec![0; STEP];
-    for at in (from..to).step_by(STEP) {
-        let len = usize::try_from(to - at).map_or(STEP, |left| left.min(STEP));
-        file.write_all_at(&zeros[..len], at)?;
-    }
-    Ok(())
 }
 
 /// The file name of the segment whose first frame has this version.

@@ -11,12 +11,16 @@ use arrow_ipc::writer::{
     DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message,
 };
 use arrow_schema::{DataType, FieldRef, SchemaRef};
+use rayon::prelude::*;
 
 use super::{ColumnStats, EncodedPage, PageKind};
 use crate::{
     error::{Error, ErrorKind, Result},
     settings::PAGE_BYTES_MAX,
 };
+
+/// So many pages of one batch are encoded by several threads.
+const PARALLEL_PAGES_MIN: usize = 8;
 
 /// Cuts batches of one schema into pages of about the wanted size.
 pub(crate) struct PageEncoder {
@@ -39,18 +43,47 @@ impl PageEncoder {
     /// # Errors
     /// [`ErrorKind::Resource`] if one row alone is larger than a page may be.
     pub(crate) fn encode(&self, batch: &RecordBatch) -> Result<Vec<EncodedPage>> {
+        let starts = self.starts(batch);
+        // A small commit is done sooner by itself than by handing pages to other threads.
+        if starts.len() < PARALLEL_PAGES_MIN {
+            return self.encode_alone(batch);
+        }
+        let (num_rows, page_rows) = (batch.num_rows(), starts[1]);
+        let encoded: Vec<Vec<EncodedPage>> = starts
+            .into_par_iter()
+            .map(|start| {
+                let mut pages = Vec::new();
+                let rows = batch.slice(start, page_rows.min(num_rows - start));
+                self.encode_rows(&rows, &mut pages).map(|()| pages)
+            })
+            .collect::<Result<_>>()?;
+        Ok(encoded.into_iter().flatten().collect())
+    }
+
+    /// Encodes the rows of a batch on this thread alone.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub(crate) fn encode_alone(&self, batch: &RecordBatch) -> Result<Vec<EncodedPage>> {
+        let starts = self.starts(batch);
+        let num_rows = batch.num_rows();
+        let mut pages = Vec::with_capacity(starts.len());
+        for (i, start) in starts.iter().enumerate() {
+            let end = starts.get(i + 1).copied().unwrap_or(num_rows);
+            self.encode_rows(&batch.slice(*start, end - start), &mut pages)?;
+        }
+        Ok(pages)
+    }
+
+    /// The first row of each page.
+    fn starts(&self, batch: &RecordBatch) -> Vec<usize> {
         let num_rows = batch.num_rows();
         if num_rows == 0 {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let row_bytes = slice_bytes(batch).div_ceil(num_rows).max(1);
         let page_rows = (self.page_bytes / row_bytes).clamp(1, u32::MAX as usize);
-        let mut pages = Vec::with_capacity(num_rows.div_ceil(page_rows));
-        for start in (0..num_rows).step_by(page_rows) {
-            let rows = batch.slice(start, page_rows.min(num_rows - start));
-            self.encode_rows(&rows, &mut pages)?;
-        }
-        Ok(pages)
+        (0..num_rows).step_by(page_rows).collect()
     }
 
     /// Encodes rows as one page, or as several where their sizes are so uneven that one would be too large.
@@ -150,7 +183,7 @@ fn column_bytes(column: &ArrayRef) -> usize {
 ///
 /// The IPC writer cuts most arrays to the slice, but writes views and dictionaries whole, so that each page of a
 /// large batch would carry the strings of all of it.
-fn compact_columns(columns: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+pub(crate) fn compact_columns(columns: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
     columns.iter().map(compact).collect()
 }
 

@@ -21,7 +21,10 @@ use crate::{
 };
 
 pub use self::stats::{Bounds, ColumnStats};
-pub(crate) use self::{decode::PageDecoder, encode::PageEncoder};
+pub(crate) use self::{
+    decode::PageDecoder,
+    encode::{PageEncoder, compact_columns},
+};
 
 /// What a page does to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

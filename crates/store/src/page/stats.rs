@@ -1,6 +1,7 @@
 //! The smallest and the largest value of each column of a page.
 
-use arrow_array::{Array, ArrayRef};
+use arrow_array::{Array, ArrayRef, ArrowNativeTypeOp, cast::AsArray, downcast_primitive_array};
+use arrow_buffer::NullBuffer;
 use arrow_row::{RowConverter, SortField};
 use arrow_schema::DataType;
 
@@ -74,9 +75,18 @@ fn has_bounds(data_type: &DataType) -> bool {
 }
 
 fn bounds(column: &ArrayRef) -> Option<Bounds> {
-    let field = SortField::new(column.data_type().clone());
-    let converter = RowConverter::new(vec![field]).ok()?;
-    let rows = converter.convert_columns(&[ArrayRef::clone(column)]).ok()?;
+    let encode = |rows: &ArrayRef| {
+        let field = SortField::new(rows.data_type().clone());
+        let converter = RowConverter::new(vec![field]).ok()?;
+        converter.convert_columns(&[ArrayRef::clone(rows)]).ok()
+    };
+    // Encoding all values costs more than all the rest of a page, so where their order is plain only two are encoded.
+    if let Some((min, max)) = extremes(column) {
+        let ends = [column.slice(min, 1), column.slice(max, 1)];
+        let [min, max] = ends.map(|end| Some(encode(&end)?.row(0).as_ref().into()));
+        return Some((min?, max?));
+    }
+    let rows = encode(column)?;
     let nulls = column.logical_nulls();
     let valid = (0..column.len())
         .filter(|row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row)))
@@ -91,4 +101,116 @@ fn bounds(column: &ArrayRef) -> Option<Bounds> {
         }
     }
     Some((min?.as_ref().into(), max?.as_ref().into()))
+}
+
+/// The rows of the smallest and the largest value, in the order that the row encoding has too. `None` for types whose
+/// order is not looked into here, and if all values are null.
+fn extremes(column: &ArrayRef) -> Option<(usize, usize)> {
+    let array = column.as_ref();
+    downcast_primitive_array!(
+        array => extremes_by(array.nulls(), array.len(), |row| array.value(row), |a, b| a.is_lt(*b)),
+        DataType::Utf8 => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_string::<i32>().value(row).as_bytes()),
+        DataType::LargeUtf8 => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_string::<i64>().value(row).as_bytes()),
+        DataType::Utf8View => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_string_view().value(row).as_bytes()),
+        DataType::Binary => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_binary::<i64>().value(row)),
+        DataType::BinaryView => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_binary_view().value(row)),
+        _ => None,
+    )
+}
+
+fn extremes_by<T>(
+    nulls: Option<&NullBuffer>,
+    num_rows: usize,
+    value: impl Fn(usize) -> T,
+    is_less: impl Fn(&T, &T) -> bool,
+) -> Option<(usize, usize)> {
+    let mut valid = (0..num_rows).filter(|row| nulls.is_none_or(|nulls| nulls.is_valid(*row)));
+    let first = valid.next()?;
+    let (mut min, mut max) = ((value(first), first), (value(first), first));
+    for row in valid {
+        let value = value(row);
+        if is_less(&value, &min.0) {
+            min = (value, row);
+        } else if is_less(&max.0, &value) {
+            max = (value, row);
+        }
+    }
+    Some((min.1, max.1))
+}
+
+/// Compares the first eight bytes as a number, and the rest only where these are equal.
+fn extremes_of_bytes<'a>(
+    nulls: Option<&NullBuffer>,
+    num_rows: usize,
+    value: impl Fn(usize) -> &'a [u8],
+) -> Option<(usize, usize)> {
+    let prefixed = |row: usize| {
+        let bytes = value(row);
+        let prefix = bytes.first_chunk::<8>().map_or_else(
+            || {
+                let mut prefix = [0; 8];
+                prefix[..bytes.len()].copy_from_slice(bytes);
+                prefix
+            },
+            |prefix| *prefix,
+        );
+        (u64::from_be_bytes(prefix), bytes)
+    };
+    extremes_by(nulls, num_rows, prefixed, |a, b| a < b)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{BinaryArray, Float64Array, Int32Array, StringViewArray};
+
+    use super::*;
+
+    /// The bounds from encoding every value.
+    fn encoded(column: &ArrayRef) -> Option<Bounds> {
+        let field = SortField::new(column.data_type().clone());
+        let converter = RowConverter::new(vec![field]).unwrap();
+        let rows = converter.convert_columns(&[Arc::clone(column)]).unwrap();
+        let valid = (0..column.len()).filter(|row| column.is_valid(*row));
+        let values: Vec<_> = valid.map(|row| rows.row(row)).collect();
+        Some((
+            values.iter().min()?.as_ref().into(),
+            values.iter().max()?.as_ref().into(),
+        ))
+    }
+
+    #[test]
+    fn bounds_are_those_of_the_row_encoding() {
+        let texts = [
+            "",
+            "a",
+            "a\0",
+            "abcdefgh",
+            "abcdefghi",
+            "abcdefgh\0",
+            "zz",
+            "é",
+        ];
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int32Array::from(vec![Some(3), None, Some(-4), Some(3)])),
+            Arc::new(Int32Array::from(vec![None, None])),
+            Arc::new(Float64Array::from(vec![
+                0.0,
+                -0.0,
+                f64::NAN,
+                -f64::NAN,
+                7.5,
+                f64::INFINITY,
+            ])),
+            Arc::new(Float64Array::from(vec![0.0, -0.0])),
+            Arc::new(StringViewArray::from_iter_values(texts)),
+            Arc::new(BinaryArray::from_iter_values(texts.iter().rev())),
+            Arc::new(BinaryArray::from_iter_values(["abcdefgh\0", "abcdefgh"])),
+        ];
+        for column in columns {
+            assert_eq!(bounds(&column), encoded(&column), "{column:?}");
+        }
+    }
 }

@@ -1,10 +1,15 @@
 //! Reading tables.
 
+mod compact;
 mod live;
 mod pages;
 mod snapshot;
 
+pub(crate) use self::{
+    compact::{Compaction, Due, copy_pages, is_due},
+    live::{LiveRows, count_older, key_converter},
+};
 pub use self::{
     pages::{PageReader, PageRows},
-    snapshot::{Rows, TableSnapshot},
+    snapshot::{Rows, TableChanges, TableSnapshot},
 };

@@ -1,177 +1,61 @@
 //! Random work on a store, compared with a `BTreeMap` after every step.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
-
-use arrow_array::{
-    ArrayRef, Int64Array, RecordBatch, StringArray, cast::AsArray, types::Int64Type,
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use darner_store::{Durability, Store, StoreOptions, TableSnapshot, TableSpec};
 
-use crate::random::Random;
+use darner_store::{Clock, CompactionMode, Durability, Store, StoreOptions, TableSnapshot};
 
-type Table = BTreeMap<(i64, String), i64>;
-type Model = BTreeMap<String, Table>;
+use crate::support::{
+    random::Random,
+    workload::{
+        Model, ModelRows, Scale, check, check_as_of, check_history, check_state, commit, plan, read,
+    },
+};
 
-fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int64, false),
-        Field::new("payload", DataType::Int64, true),
-        Field::new("region", DataType::Utf8, false),
-    ]))
-}
-
-fn spec() -> TableSpec {
-    TableSpec::new(&schema(), &["id", "region"]).unwrap()
-}
-
-fn rows(rows: &[(i64, String, i64)]) -> RecordBatch {
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(rows.iter().map(|row| row.0).collect::<Int64Array>()),
-        Arc::new(rows.iter().map(|row| Some(row.2)).collect::<Int64Array>()),
-        Arc::new(
-            rows.iter()
-                .map(|row| Some(row.1.clone()))
-                .collect::<StringArray>(),
-        ),
-    ];
-    RecordBatch::try_new(schema(), columns).unwrap()
-}
-
-fn keys(keys: &[(i64, String)]) -> RecordBatch {
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(keys.iter().map(|key| key.0).collect::<Int64Array>()),
-        Arc::new(
-            keys.iter()
-                .map(|key| Some(key.1.clone()))
-                .collect::<StringArray>(),
-        ),
-    ];
-    RecordBatch::try_new(Arc::clone(spec().key_schema()), columns).unwrap()
-}
-
-fn read(table: &TableSnapshot) -> BTreeMap<(i64, String), i64> {
-    let mut found = BTreeMap::new();
-    for batch in table.rows(None).unwrap() {
-        let batch = batch.unwrap();
-        let ids = batch.column(0).as_primitive::<Int64Type>();
-        let payloads = batch.column(1).as_primitive::<Int64Type>();
-        let regions = batch.column(2).as_string::<i32>();
-        for row in 0..batch.num_rows() {
-            let key = (ids.value(row), regions.value(row).to_owned());
-            assert!(
-                found.insert(key, payloads.value(row)).is_none(),
-                "a key came twice"
-            );
-        }
-    }
-    assert_eq!(table.num_rows().unwrap(), found.len() as u64);
-    found
-}
-
-fn check(store: &Store, model: &Model) {
-    assert_eq!(
-        store.table_names(),
-        model.keys().cloned().collect::<Vec<_>>()
-    );
-    for (name, expected) in model {
-        assert_eq!(&read(&store.table(name).unwrap()), expected, "table {name}");
-    }
-    let watermark = store.watermark("steps").map(|watermark| watermark.version);
-    assert_eq!(watermark.unwrap_or_default(), store.version());
-}
-
-fn options(random: &mut Random) -> StoreOptions {
+fn options(random: &mut Random, time: &Arc<AtomicI64>) -> StoreOptions {
+    let time = Arc::clone(time);
     StoreOptions {
         durability: if random.below(2) == 0 {
             Durability::Synced
         } else {
             Durability::Buffered
         },
-        page_bytes: [64, 1000, 64 << 10][random.below(3) as usize],
+        page_bytes: [400, 2000, 64 << 10][random.below(3) as usize],
         bulk_bytes: [0, 3000, 16 << 20][random.below(3) as usize],
         checkpoint_log_bytes: [0, 20_000, 64 << 20][random.below(3) as usize],
         log_segment_bytes: [4096, 1 << 16][random.below(2) as usize],
+        compaction: [
+            CompactionMode::Background,
+            CompactionMode::AtOnce,
+            CompactionMode::Never,
+        ][random.below(3) as usize],
+        compact_bytes: [700, 3000, 256 << 20][random.below(3) as usize],
+        state_memory_bytes: [0, 4000, 256 << 20][random.below(3) as usize],
+        clock: Clock::new(move || time.load(Ordering::Relaxed)),
     }
 }
 
-/// One random transaction, in the store and in the model. It may be dropped instead of committed.
-fn transact(store: &Store, model: &mut Model, random: &mut Random, step: u64) {
-    let mut transaction = store.begin().unwrap();
-    let mut after = model.clone();
-    for _ in 0..=random.below(3) {
-        let name = format!("t{}", random.below(3));
-        if !after.contains_key(&name) {
-            transaction.create_table(&name, spec()).unwrap();
-            after.insert(name.clone(), BTreeMap::new());
-        }
-        let Some(table) = after.get_mut(&name) else {
-            unreachable!()
-        };
-        let mut key = || {
-            (
-                random.below(60) as i64,
-                ["east", "west", ""][random.below(3) as usize].to_owned(),
-            )
-        };
-        match step % 11 {
-            0 => {
-                transaction.drop_table(&name).unwrap();
-                after.remove(&name);
-            }
-            1 | 2 => {
-                transaction.replace(&name, spec()).unwrap();
-                transaction.declare_distinct(&name).unwrap();
-                let distinct: BTreeMap<_, _> = (0..30).map(|i| (key(), i)).collect();
-                let new: Vec<_> = distinct
-                    .iter()
-                    .map(|(k, v)| (k.0, k.1.clone(), *v))
-                    .collect();
-                transaction.upsert(&name, &rows(&new)).unwrap();
-                *table = distinct;
-            }
-            3..6 => {
-                let gone: Vec<_> = (0..20).map(|_| key()).collect();
-                transaction.delete(&name, &keys(&gone)).unwrap();
-                for key in gone {
-                    table.remove(&key);
-                }
-            }
-            _ => {
-                let new: Vec<_> = (0..25)
-                    .map(|i| {
-                        let key = key();
-                        (key.0, key.1, (step * 100 + i) as i64)
-                    })
-                    .collect();
-                transaction.upsert(&name, &rows(&new)).unwrap();
-                for (id, region, payload) in new {
-                    table.insert((id, region), payload);
-                }
-            }
-        }
-    }
-    if random.below(5) > 0 {
-        transaction
-            .set_watermark("steps", step.to_string().as_bytes())
-            .unwrap();
-        let version = transaction.commit().unwrap();
-        assert_eq!(store.version(), version);
-        assert_eq!(
-            store.watermark("steps").unwrap().value,
-            step.to_string().as_bytes()
-        );
-        *model = after;
-    }
-}
-
-fn run(dir: &Path, seed: u64) {
+/// Returns the number of operations: changes of transactions, checkpoints, compactions, openings.
+fn run(dir: &Path, seed: u64, num_steps: u64) -> u64 {
     let mut random = Random::new(seed);
-    let mut model = Model::new();
-    let mut store = Store::open(dir, options(&mut random)).unwrap();
-    let mut old: Vec<(TableSnapshot, Table)> = Vec::new();
-    for step in 0..120 {
-        match random.below(12) {
+    let time = Arc::new(AtomicI64::new(1_000_000));
+    let mut model = Model::default();
+    let mut store = Store::open(dir, options(&mut random, &time)).unwrap();
+    let mut past: VecDeque<Model> = VecDeque::new();
+    let mut old: Vec<(TableSnapshot, Arc<ModelRows>)> = Vec::new();
+    let rows_of =
+        |model: &Model, table: &TableSnapshot| Arc::clone(&model.tables[table.name()].rows);
+    let (mut num_old_reads, mut num_operations) = (0, 0);
+    for _ in 0..num_steps {
+        let now_us = time.fetch_add(random.below(9000) as i64, Ordering::Relaxed);
+        let now_us = now_us.max(time.load(Ordering::Relaxed));
+        match random.below(24) {
             0 => store.checkpoint().unwrap(),
             1 => {
                 // Drop: as after a crash of the process. Close: as after an orderly end.
@@ -180,43 +64,75 @@ fn run(dir: &Path, seed: u64) {
                 } else {
                     store.close().unwrap();
                 }
-                store = Store::open(dir, options(&mut random)).unwrap();
+                store = Store::open(dir, options(&mut random, &time)).unwrap();
             }
             2 => {
-                let reader = Store::open_read_only(dir).unwrap();
-                check(&reader, &model);
+                let options = options(&mut random, &time);
+                let reader = Store::open_read_only_with(dir, options).unwrap();
+                check(&reader, &model, now_us);
+                check_state(&reader, &model, &mut random, now_us);
                 assert!(reader.begin().is_err());
-                old.extend(
-                    reader
-                        .tables()
-                        .into_iter()
-                        .map(|t| (t.clone(), model[t.name()].clone())),
-                );
+                let tables = reader.tables().into_iter();
+                old.extend(tables.map(|t| (t.clone(), rows_of(&model, &t))));
             }
-            3 => old.extend(
-                store
-                    .tables()
-                    .into_iter()
-                    .map(|t| (t.clone(), model[t.name()].clone())),
-            ),
-            _ => transact(&store, &mut model, &mut random, step),
+            3 => {
+                let tables = store.tables().into_iter();
+                old.extend(tables.map(|t| (t.clone(), rows_of(&model, &t))));
+            }
+            4 => store.compact().unwrap(),
+            5 => {
+                if let Some(name) = store.table_names().first() {
+                    store.compact_table(name).unwrap();
+                }
+            }
+            6 => check_history(&store, &model),
+            _ => {
+                let edits = plan(&model, &mut random, Scale::SMALL);
+                let version = commit(&store, model.step + 1, &edits).unwrap();
+                model.apply(&edits, now_us);
+                num_operations += edits.len() as u64;
+                assert_eq!(version.number, model.step);
+                past.push_back(model.clone());
+                if past.len() > 40 {
+                    past.pop_front();
+                }
+            }
         }
-        check(&store, &model);
+        num_operations += 1;
+        // Looking at everything costs more than most steps.
+        let looks = random.below(8) == 0;
+        if looks {
+            check(&store, &model, now_us);
+            check_state(&store, &model, &mut random, now_us);
+        }
+        if looks && !past.is_empty() {
+            let then = &past[random.below(past.len() as u64) as usize];
+            let name = format!("t{}", random.below(3));
+            num_old_reads += u64::from(check_as_of(&store, then, &model, &name));
+        }
         // Snapshots stay as they were, whatever happened to the store, and after it was closed.
         if old.len() > 6 {
             for (table, expected) in old.drain(..) {
-                assert_eq!(read(&table), expected, "old snapshot of {}", table.name());
+                assert_eq!(read(&table), *expected, "old snapshot of {}", table.name());
             }
         }
     }
+    assert!(
+        num_old_reads > num_steps / 160,
+        "only {num_old_reads} reads of old versions"
+    );
+    num_operations
 }
 
 #[test]
 fn random_work_equals_a_btree_map() {
     let first = Random::seed(100);
+    let mut num_operations = 0;
     for seed in first..first + 12 {
         let dir = tempfile::tempdir().unwrap();
-        let result = std::panic::catch_unwind(|| run(dir.path(), seed));
+        let result = std::panic::catch_unwind(|| run(dir.path(), seed, 150));
         assert!(result.is_ok(), "failed with DARNER_SEED={seed}");
+        num_operations += result.unwrap_or_default();
     }
+    assert!(num_operations >= 10_000, "only {num_operations} operations");
 }

@@ -1,10 +1,18 @@
 //! What a caller may rely on.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use arrow_array::{Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use darner_store::{ErrorKind, Store, StoreOptions, TableSpec};
+use darner_store::{
+    AsOf, Clock, CommitKind, CompactionMode, Durability, ErrorKind, Store, StoreOptions, TableSpec,
+};
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -373,4 +381,172 @@ fn a_flipped_bit_is_an_error_that_names_the_file() {
         std::fs::write(file, &whole).unwrap();
     }
     assert!(num_errors > 100);
+}
+
+/// The space was given back by the next open only: the tables that the compaction had before it held the checkpoint
+/// that it made an old one. And what both checkpoints share was counted twice.
+#[test]
+fn a_compaction_gives_space_back_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(with_table(dir.path()));
+    let options = StoreOptions {
+        compaction: CompactionMode::Never,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(dir.path(), options.clone()).unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.create_table("others", spec()).unwrap();
+    transaction.upsert("others", &rows(0, 10_000)).unwrap();
+    transaction.commit().unwrap();
+    for _ in 0..20 {
+        let mut transaction = store.begin().unwrap();
+        transaction.upsert("names", &rows(0, 10_000)).unwrap();
+        transaction.commit().unwrap();
+    }
+    store.checkpoint().unwrap();
+    // As for a program that has just begun.
+    drop(store);
+    let store = Store::open(dir.path(), options).unwrap();
+    let num_bytes = store.disk_bytes().unwrap();
+    store.compact_table("names").unwrap();
+    assert!(store.disk_bytes().unwrap() < num_bytes / 5);
+    store.compact().unwrap();
+    let checkpoints = std::fs::read_dir(dir.path().join("checkpoint")).unwrap();
+    assert_eq!(checkpoints.count(), 1);
+}
+
+/// An earlier incarnation was kept, and the next one had been folded before it was replaced: the commits between were
+/// said to be readable, and a refusal to read one of them named an older one as the oldest.
+#[test]
+fn commits_that_were_folded_between_kept_ones_are_not_said_to_be_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_table(dir.path());
+    let change = |replaces: bool, num_rows: i64| {
+        let mut transaction = store.begin().unwrap();
+        if replaces {
+            transaction.replace("names", spec()).unwrap();
+        }
+        transaction.upsert("names", &rows(0, num_rows)).unwrap();
+        transaction.commit().unwrap().number
+    };
+    let first = store.version().number;
+    let begun = change(true, 1000);
+    change(false, 1000);
+    let folded = change(false, 1000);
+    store.compact_table("names").unwrap();
+    // So large that the small ones before it stay.
+    let last = change(true, 50_000);
+    store.checkpoint().unwrap();
+    let table = store.table("names").unwrap();
+    let readable: Vec<u64> = table
+        .history()
+        .unwrap()
+        .iter()
+        .filter(|commit| commit.is_readable)
+        .map(|commit| commit.version.number)
+        .collect();
+    assert_eq!(readable, [first, folded, last]);
+    for version in first..=last {
+        let found = store.table_at("names", AsOf::Version(version));
+        assert_eq!(
+            found.is_ok(),
+            readable.contains(&version),
+            "version {version}"
+        );
+    }
+    let error = store
+        .table_at("names", AsOf::Version(begun))
+        .map(|_| ())
+        .unwrap_err();
+    let next = format!("next_kept=`{folded}`");
+    assert!(error.message().contains(&next), "{error}");
+}
+
+/// A thread of a rayon pool that waited for parallel work of a checkpoint took another task of its pool meanwhile, and
+/// that one waited for the commit that the checkpoint was a part of.
+#[test]
+fn committing_from_every_thread_of_a_pool_comes_to_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        checkpoint_log_bytes: 200_000,
+        log_segment_bytes: 4096,
+        page_bytes: 1000,
+        durability: Durability::Buffered,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(dir.path(), options).unwrap();
+    let state = store.state("counts").unwrap();
+    let put = |number: u32| {
+        let entries: Vec<_> = (0..50_u32)
+            .map(|i| ((number * 50 + i).to_be_bytes(), [7; 100]))
+            .collect();
+        state.put_many(&entries).unwrap();
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(2)
+        .build()
+        .unwrap();
+    pool.install(|| {
+        rayon::scope(|scope| {
+            for number in 0..200 {
+                scope.spawn(move |_| put(number));
+            }
+        });
+    });
+    assert_eq!(state.len().unwrap(), 200 * 50);
+}
+
+/// Whether an entry had ended was asked of the commit's time, which does not go back with the clock: after the clock was
+/// set back, an entry was gone as soon as it was put.
+#[test]
+fn an_entry_lives_its_time_after_the_clock_was_set_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let time = Arc::new(AtomicI64::new(3_600_000_000));
+    let clock = Arc::clone(&time);
+    let options = StoreOptions {
+        clock: Clock::new(move || clock.load(Ordering::Relaxed)),
+        ..StoreOptions::default()
+    };
+    let store = Store::open(dir.path(), options.clone()).unwrap();
+    let state = store.state("sessions").unwrap();
+    state.put(b"a", b"1").unwrap();
+    time.store(1_000_000, Ordering::Relaxed);
+    state.put_for(b"b", b"2", Duration::from_mins(1)).unwrap();
+    state.put(b"c", b"3").unwrap();
+    assert!(state.exists(b"b").unwrap());
+    drop(store);
+    let store = Store::open(dir.path(), options).unwrap();
+    let state = store.state("sessions").unwrap();
+    assert!(state.exists(b"b").unwrap());
+    time.fetch_add(60_000_000, Ordering::Relaxed);
+    assert!(!state.exists(b"b").unwrap());
+    assert_eq!(state.len().unwrap(), 2);
+}
+
+/// The old rows were counted as those of the commit that replaced them, if it had written to them before.
+#[test]
+fn a_commit_that_writes_and_then_replaces_counts_its_own_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_table(dir.path());
+    let mut transaction = store.begin().unwrap();
+    transaction.upsert("names", &rows(1000, 2000)).unwrap();
+    transaction.replace("names", spec()).unwrap();
+    transaction.upsert("names", &rows(0, 5)).unwrap();
+    transaction.upsert("names", &rows(0, 7)).unwrap();
+    transaction.commit().unwrap();
+    let table = store.table("names").unwrap();
+    let last = *table.history().unwrap().last().unwrap();
+    assert_eq!(last.kind, CommitKind::Replace);
+    let counts = last.counts.unwrap();
+    assert_eq!(
+        (counts.num_added, counts.num_removed, counts.num_live),
+        (7, 100, 7)
+    );
+    store.compact().unwrap();
+    let table = store.table("names").unwrap();
+    assert_eq!(table.num_rows().unwrap(), 7);
+    assert_eq!(
+        table.history().unwrap().last().unwrap().counts,
+        Some(counts)
+    );
 }

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use tokio::runtime::Runtime;
 use tonbo::{DB, DbOption, executor::tokio::TokioExecutor, option::Path as TonboPath};
 
-use crate::random::Random;
+use crate::support::random::Random;
 
 mod record {
     #![expect(unreachable_pub, reason = "Tonbo's derive makes public items only")]

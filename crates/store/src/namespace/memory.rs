@@ -1,0 +1,472 @@
+//! A namespace in memory: every entry, or those that changed since the last checkpoint.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use foldhash::fast::RandomState;
+
+use super::{
+    op::{Shared, StateOp},
+    pages::{PageCache, encode_pages, read_all},
+};
+use crate::{
+    apart::apart,
+    error::Result,
+    keyspace::Keyspace,
+    state::{Counted, TableState},
+};
+
+/// What an entry costs beside its key and value: the map's slot, two counted headers, its place among the changed.
+const ENTRY_BYTES: usize = 128;
+
+/// A value and when it ends: microseconds since 1970, 0 for never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Value {
+    pub(super) bytes: Shared,
+    pub(super) expires_us: i64,
+}
+
+impl Value {
+    /// Whether it counts at a time. The clock is asked only if it matters.
+    pub(super) fn is_live(&self, now_us: impl FnOnce() -> i64) -> bool {
+        self.expires_us == 0 || self.expires_us > now_us()
+    }
+}
+
+/// Entries by key; `None` is a deleted one.
+pub(super) type Changed = BTreeMap<Shared, Option<Value>>;
+
+/// One namespace of keyed state.
+pub(crate) struct Namespace {
+    memory_bytes_max: usize,
+    inner: RwLock<Inner>,
+    cache: Mutex<PageCache>,
+}
+
+pub(super) struct Inner {
+    /// The pages, as of the last checkpoint.
+    pub(super) table: TableState,
+    /// Emptied since the last checkpoint: the pages do not count.
+    pub(super) is_cleared: bool,
+    pub(super) entries: Entries,
+    /// It was looked at whether all entries fit the budget.
+    is_decided: bool,
+}
+
+pub(super) enum Entries {
+    Resident(Resident),
+    Paged(Changed),
+}
+
+struct Entry {
+    value: Value,
+    /// Among the `changed`.
+    is_changed: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Resident {
+    map: HashMap<Shared, Entry, RandomState>,
+    /// The same keys in order, once somebody has asked for an order.
+    sorted: Option<BTreeSet<Shared>>,
+    /// When entries end.
+    expiries: BTreeSet<(i64, Shared)>,
+    /// Keys that were put or deleted since the last checkpoint, some twice.
+    changed: Vec<Shared>,
+    num_bytes: usize,
+}
+
+impl Namespace {
+    pub(crate) fn new(table: TableState, memory_bytes_max: usize) -> Self {
+        let entries = if table.pages.is_empty() {
+            Entries::Resident(Resident::default())
+        } else {
+            Entries::Paged(Changed::new())
+        };
+        Self {
+            memory_bytes_max,
+            inner: RwLock::new(Inner {
+                table,
+                is_cleared: false,
+                is_decided: matches!(entries, Entries::Resident(_)),
+                entries,
+            }),
+            cache: Mutex::new(PageCache::new(memory_bytes_max / 2)),
+        }
+    }
+
+    /// The pages, as of the last checkpoint.
+    pub(crate) fn table(&self) -> TableState {
+        self.read_raw().table.clone()
+    }
+
+    /// Notes how much of the pages of a generation was found to be useless.
+    pub(crate) fn note_counted(&self, generation: u32, counted: Counted) {
+        let mut inner = self.write();
+        if inner.table.generation == generation {
+            inner.table.counted = counted;
+        }
+    }
+
+    pub(super) fn cache(&self) -> &Mutex<PageCache> {
+        &self.cache
+    }
+
+    fn read_raw(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks in, after all entries were brought into memory if they fit.
+    pub(super) fn read(&self) -> Result<RwLockReadGuard<'_, Inner>> {
+        let inner = self.read_raw();
+        if inner.is_decided {
+            return Ok(inner);
+        }
+        drop(inner);
+        let mut inner = self.write();
+        if !inner.is_decided {
+            let loaded = &mut *inner;
+            apart(|| loaded.load(self.memory_bytes_max))?;
+        }
+        drop(inner);
+        Ok(self.read_raw())
+    }
+
+    /// Looks in, with the keys in order if they are all in memory.
+    pub(super) fn read_sorted(&self) -> Result<RwLockReadGuard<'_, Inner>> {
+        loop {
+            let inner = self.read()?;
+            match &inner.entries {
+                Entries::Resident(resident) if resident.sorted.is_none() => {}
+                _ => return Ok(inner),
+            }
+            drop(inner);
+            // Somebody may clear the namespace in between: then the answer is not sorted yet, and this begins again.
+            if let Entries::Resident(resident) = &mut self.write().entries {
+                resident.sorted = Some(resident.map.keys().cloned().collect());
+            }
+        }
+    }
+
+    /// Brings the changes of one commit in, all at once for whoever reads.
+    pub(crate) fn apply(&self, ops: Vec<StateOp>, now_us: i64) {
+        let mut inner = self.write();
+        inner.apply(ops, now_us);
+        inner.keep_budget(self.memory_bytes_max);
+    }
+
+    /// Writes what changed since the last checkpoint, and the `pending` changes that are not in memory yet, into pages
+    /// of `base`, the table as it is or as a compaction leaves it. Returns the table with them, for
+    /// [`publish`](Self::publish) once it is in a checkpoint.
+    ///
+    /// `open` makes the files of a new generation, for a namespace that was cleared.
+    pub(crate) fn flush(
+        &self,
+        base: &TableState,
+        pending: &[StateOp],
+        version: crate::Version,
+        page_bytes: usize,
+        now_us: i64,
+        open: impl FnOnce(u32) -> Arc<Keyspace>,
+    ) -> Result<TableState> {
+        let inner = self.read_raw();
+        let mut is_cleared = inner.is_cleared;
+        let mut changed = inner.changed();
+        for op in pending {
+            match op {
+                StateOp::Put {
+                    key,
+                    value,
+                    expires_us,
+                } => {
+                    let value = Value {
+                        bytes: Arc::clone(value),
+                        expires_us: *expires_us,
+                    };
+                    changed.insert(Arc::clone(key), Some(value));
+                }
+                StateOp::Delete { key } => {
+                    changed.insert(Arc::clone(key), None);
+                }
+                StateOp::Clear => {
+                    changed.clear();
+                    is_cleared = true;
+                }
+            }
+        }
+        drop(inner);
+        for value in changed.values_mut() {
+            if value
+                .as_ref()
+                .is_some_and(|value| !value.is_live(|| now_us))
+            {
+                *value = None;
+            }
+        }
+        let mut table = if is_cleared {
+            changed.retain(|_, value| value.is_some());
+            let keyspace = open(base.id);
+            let generation = keyspace.generation();
+            TableState::new(
+                base.id,
+                generation,
+                Arc::clone(&base.spec),
+                keyspace,
+                version,
+            )
+        } else if changed.is_empty() {
+            return Ok(base.clone());
+        } else {
+            base.clone()
+        };
+        let pages = encode_pages(&changed, page_bytes)?;
+        let first_id = table.keyspace.take_page_ids(pages.len());
+        let pages: Vec<_> = (first_id..).zip(pages).collect();
+        table.keyspace.write(&pages)?;
+        let metas = pages
+            .iter()
+            .map(|(id, page)| page.meta(*id, version.number))
+            .collect();
+        table.append(metas, is_cleared, version);
+        Ok(table)
+    }
+
+    /// Goes over to the pages of a new checkpoint. `pending` are the changes that [`flush`](Self::flush) was given.
+    pub(crate) fn publish(&self, table: TableState, pending: Vec<StateOp>, now_us: i64) {
+        let mut inner = self.write();
+        inner.apply(pending, now_us);
+        if inner.table.generation != table.generation {
+            inner.table.keyspace.drop_later();
+            // After a compaction the entries may fit.
+            inner.is_decided = matches!(inner.entries, Entries::Resident(_));
+        }
+        inner.table = table;
+        inner.is_cleared = false;
+        match &mut inner.entries {
+            Entries::Paged(changed) => changed.clear(),
+            Entries::Resident(resident) => {
+                for key in std::mem::take(&mut resident.changed) {
+                    if let Some(entry) = resident.map.get_mut(&key) {
+                        entry.is_changed = false;
+                    }
+                }
+            }
+        }
+        inner.keep_budget(self.memory_bytes_max);
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, ops: Vec<StateOp>, now_us: i64) {
+        let num_ops = ops.len();
+        for op in ops {
+            if matches!(op, StateOp::Clear) {
+                self.is_cleared = true;
+                self.is_decided = true;
+                self.entries = Entries::Resident(Resident {
+                    sorted: None,
+                    ..Resident::default()
+                });
+                continue;
+            }
+            match (&mut self.entries, op) {
+                (
+                    Entries::Resident(resident),
+                    StateOp::Put {
+                        key,
+                        value,
+                        expires_us,
+                    },
+                ) => resident.put(
+                    key,
+                    Value {
+                        bytes: value,
+                        expires_us,
+                    },
+                    true,
+                ),
+                (Entries::Resident(resident), StateOp::Delete { key }) => resident.delete(&key),
+                (
+                    Entries::Paged(changed),
+                    StateOp::Put {
+                        key,
+                        value,
+                        expires_us,
+                    },
+                ) => {
+                    let value = Value {
+                        bytes: value,
+                        expires_us,
+                    };
+                    changed.insert(key, Some(value));
+                }
+                (Entries::Paged(changed), StateOp::Delete { key }) => {
+                    changed.insert(key, None);
+                }
+                (_, StateOp::Clear) => {}
+            }
+        }
+        if let Entries::Resident(resident) = &mut self.entries {
+            // A few for each change, so that what has ended goes as fast as new entries come.
+            resident.remove_ended(now_us, 2 * num_ops);
+        }
+    }
+
+    /// What the next checkpoint has to write.
+    fn changed(&self) -> Changed {
+        match &self.entries {
+            Entries::Paged(changed) => changed.clone(),
+            Entries::Resident(resident) => {
+                let value = |key: &Shared| resident.map.get(key).map(|entry| entry.value.clone());
+                resident
+                    .changed
+                    .iter()
+                    .map(|key| (Arc::clone(key), value(key)))
+                    .collect()
+            }
+        }
+    }
+
+    /// Leaves the entries that are in pages to the pages once all of them together are too many.
+    fn keep_budget(&mut self, memory_bytes_max: usize) {
+        if let Entries::Resident(resident) = &self.entries
+            && resident.num_bytes > memory_bytes_max
+        {
+            self.entries = Entries::Paged(self.changed());
+        }
+    }
+
+    /// Brings all entries into memory if they fit.
+    fn load(&mut self, memory_bytes_max: usize) -> Result<()> {
+        let Entries::Paged(changed) = &self.entries else {
+            self.is_decided = true;
+            return Ok(());
+        };
+        // Pages hold keys and values as they are, beside what they hold twice.
+        if self.table.num_bytes() / 2 > memory_bytes_max as u64 {
+            self.is_decided = true;
+            return Ok(());
+        }
+        let mut resident = Resident::default();
+        let fits = read_all(&self.table, |key, value| {
+            match value {
+                Some(value) => resident.put(key.into(), value, false),
+                None => {
+                    resident.delete_clean(key);
+                }
+            }
+            resident.num_bytes <= memory_bytes_max
+        })?;
+        if fits {
+            for (key, value) in changed {
+                if let Some(value) = value {
+                    resident.put(Arc::clone(key), value.clone(), true);
+                } else {
+                    // Also a key that is in no page: there the deletion costs a few bytes and does no harm.
+                    resident.delete_clean(key);
+                    resident.changed.push(Arc::clone(key));
+                }
+            }
+        }
+        if fits && resident.num_bytes <= memory_bytes_max {
+            self.entries = Entries::Resident(resident);
+        }
+        self.is_decided = true;
+        Ok(())
+    }
+}
+
+impl Resident {
+    pub(super) fn get(&self, key: &[u8]) -> Option<&Value> {
+        self.map.get(key).map(|entry| &entry.value)
+    }
+
+    /// All keys in order; empty if nobody has asked for an order before.
+    pub(super) fn sorted(&self) -> Option<&BTreeSet<Shared>> {
+        self.sorted.as_ref()
+    }
+
+    pub(super) fn num_bytes(&self) -> usize {
+        self.num_bytes
+    }
+
+    /// The number of entries that have not ended.
+    pub(super) fn len(&self, now_us: i64) -> usize {
+        self.map.len() - self.ended(now_us).count()
+    }
+
+    fn ended(&self, now_us: i64) -> impl Iterator<Item = &(i64, Shared)> {
+        self.expiries
+            .iter()
+            .take_while(move |(expires_us, _)| *expires_us <= now_us)
+    }
+
+    fn put(&mut self, key: Shared, value: Value, is_changed: bool) {
+        if value.expires_us != 0 {
+            self.expiries.insert((value.expires_us, Arc::clone(&key)));
+        }
+        if let Some(entry) = self.map.get_mut(&key) {
+            self.num_bytes += value.bytes.len();
+            self.num_bytes -= entry.value.bytes.len();
+            let expired_us = entry.value.expires_us;
+            if expired_us != 0 && expired_us != value.expires_us {
+                self.expiries.remove(&(expired_us, Arc::clone(&key)));
+            }
+            entry.value = value;
+            if is_changed && !entry.is_changed {
+                entry.is_changed = true;
+                self.changed.push(key);
+            }
+            return;
+        }
+        self.num_bytes += key.len() + value.bytes.len() + ENTRY_BYTES;
+        if is_changed {
+            self.changed.push(Arc::clone(&key));
+        }
+        if let Some(sorted) = &mut self.sorted {
+            sorted.insert(Arc::clone(&key));
+        }
+        self.map.insert(key, Entry { value, is_changed });
+    }
+
+    fn delete(&mut self, key: &Shared) {
+        if self.delete_clean(key) {
+            self.changed.push(Arc::clone(key));
+        }
+    }
+
+    /// Deletes without a note for the next checkpoint. Returns whether there was something.
+    fn delete_clean(&mut self, key: &[u8]) -> bool {
+        let Some((key, entry)) = self.map.remove_entry(key) else {
+            return false;
+        };
+        self.num_bytes -= key.len() + entry.value.bytes.len() + ENTRY_BYTES;
+        if let Some(sorted) = &mut self.sorted {
+            sorted.remove(&key);
+        }
+        if entry.value.expires_us != 0 {
+            self.expiries.remove(&(entry.value.expires_us, key));
+        }
+        true
+    }
+
+    fn remove_ended(&mut self, now_us: i64, num_max: usize) {
+        if self.expiries.is_empty() {
+            return;
+        }
+        let ended: Vec<Shared> = self
+            .ended(now_us)
+            .take(num_max)
+            .map(|(_, key)| Arc::clone(key))
+            .collect();
+        for key in ended {
+            self.delete(&key);
+        }
+    }
+}
