@@ -215,11 +215,11 @@ fn move_pages(from: &Keyspace, to: &Keyspace, pages: &[(u64, &PageMeta)]) -> Res
         };
         (*id, copy)
     });
-    to.write(&copies.collect::<Vec<_>>())?;
+    to.write(copies);
     to.relieve()
 }
 
-/// Makes sure that [`write_pages`] will not fail for lack of room, before the commit is in the log.
+/// Opens the tables that are written to: one that is damaged refuses the commit before it is in the log.
 pub(crate) fn prepare(changes: &[Change]) -> Result<()> {
     changes.iter().try_for_each(|change| match change {
         Change::Write { keyspace, .. } => keyspace.prepare(),
@@ -227,20 +227,39 @@ pub(crate) fn prepare(changes: &[Change]) -> Result<()> {
     })
 }
 
-/// Writes the pages that are not in their keyspace yet. Each is written once.
-pub(crate) fn write_pages(changes: &mut [Change]) -> Result<()> {
-    changes.iter_mut().try_for_each(|change| {
-        let Change::Write {
+/// Brings the pages that are not in their keyspace yet there. Each is written once.
+pub(crate) fn write_pages(changes: &mut [Change]) {
+    for change in changes {
+        if let Change::Write {
             keyspace, pages, ..
         } = change
-        else {
-            return Ok(());
-        };
-        let unwritten: Vec<(u64, EncodedPage)> = pages
-            .iter_mut()
-            .filter_map(|page| page.page.take().map(|bytes| (page.meta.id, bytes)))
-            .collect();
-        keyspace.write(&unwritten)
+        {
+            let unwritten = pages
+                .iter_mut()
+                .filter_map(|page| page.page.take().map(|bytes| (page.meta.id, bytes)));
+            keyspace.write(unwritten);
+        }
+    }
+}
+
+/// Gives up the pages of changes that are not committed.
+pub(crate) fn forget(changes: &[Change]) {
+    for change in changes {
+        if let Change::Write {
+            keyspace, pages, ..
+        } = change
+        {
+            let written = pages.iter().filter(|page| page.page.is_none());
+            keyspace.forget(written.map(|page| page.meta.id));
+        }
+    }
+}
+
+/// Fails if a table can never be written to its files any more: more pages would only fill the memory.
+pub(crate) fn check(changes: &[Change]) -> Result<()> {
+    changes.iter().try_for_each(|change| match change {
+        Change::Write { keyspace, .. } => keyspace.check(),
+        _ => Ok(()),
     })
 }
 
@@ -248,6 +267,14 @@ pub(crate) fn write_pages(changes: &mut [Change]) -> Result<()> {
 pub(crate) fn relieve(changes: &[Change]) -> Result<()> {
     changes.iter().try_for_each(|change| match change {
         Change::Write { keyspace, .. } => keyspace.relieve(),
+        _ => Ok(()),
+    })
+}
+
+/// Brings the pages of a large commit to disk, before others are kept from committing.
+pub(crate) fn flush_ahead(changes: &[Change]) -> Result<()> {
+    changes.iter().try_for_each(|change| match change {
+        Change::Write { keyspace, .. } => keyspace.flush_ahead(),
         _ => Ok(()),
     })
 }
@@ -417,7 +444,9 @@ const STATE: u8 = 7;
 /// op       1 u8 put (expires i64, key, value) | 2 u8 delete (key) | 3 u8 clear
 /// ```
 pub(crate) fn encode(changes: &[Change], version: Version) -> Vec<u8> {
-    let mut out = Encoder::new();
+    // Pages are most of it; what is said of each is small.
+    let num_bytes = num_page_bytes(changes) + num_page_bytes(changes) / 64 + 256;
+    let mut out = Encoder::with_capacity(usize::try_from(num_bytes).unwrap_or_default());
     for change in changes {
         match change {
             Change::Create {

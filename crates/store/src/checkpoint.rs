@@ -31,7 +31,10 @@ use crate::{
     disk,
     error::{Error, ErrorKind, Result},
     history::{CommitKind, HistoryEntry, Retention},
-    keyspace::{Attach, Keyspace, TableFile, TableSource, VERSION_DIR, check_copied, check_file},
+    keyspace::{
+        Attach, Keyspace, PAGES_SUFFIX, TableFile, TableSource, VERSION_DIR, check_copied,
+        check_file,
+    },
     lock::{self, ReaderLock},
     namespace::namespace_of,
     page::PageMeta,
@@ -174,13 +177,8 @@ fn write_files(
         let files = if let Some(source) = &table.checkpointed {
             link_unchanged(source, &table_dir)?
         } else {
-            let files = table.keyspace.flush_and(|| {
-                copy_live(
-                    table.keyspace.dir(),
-                    table.keyspace.source().as_ref(),
-                    &table_dir,
-                )
-            })?;
+            let keyspace = &table.keyspace;
+            let files = keyspace.flush_and(|known| copy_live(keyspace.dir(), known, &table_dir))?;
             write_page_list(&table_dir, table, files)?
         };
         disk::sync_dir(&table_dir.join(VERSION_DIR))?;
@@ -207,20 +205,16 @@ fn link_unchanged(source: &TableSource, table_dir: &Path) -> Result<Vec<TableFil
     Ok(source.files.clone())
 }
 
-/// Brings a flushed working directory into a checkpoint, on disk.
-fn copy_live(
-    live_dir: &Path,
-    before: Option<&TableSource>,
-    table_dir: &Path,
-) -> Result<Vec<TableFile>> {
+/// Brings a flushed working directory into a checkpoint, on disk. Files that are `known` are there already.
+fn copy_live(live_dir: &Path, known: &[TableFile], table_dir: &Path) -> Result<Vec<TableFile>> {
     let mut files = Vec::new();
     for name in disk::list_dir(live_dir)?
         .into_iter()
-        .filter(|name| name.ends_with(".parquet"))
+        .filter(|name| name.ends_with(PAGES_SUFFIX))
     {
         let (from, to) = (live_dir.join(&name), table_dir.join(&name));
         let is_linked = disk::link_or_copy(&from, &to)?;
-        let known = before.and_then(|source| source.files.iter().find(|file| file.name == name));
+        let known = known.iter().find(|file| file.name == name);
         if let (Some(known), true) = (known, is_linked) {
             // The same file, already on disk and with a known checksum.
             files.push(known.clone());

@@ -16,6 +16,13 @@ impl Encoder {
         Self::default()
     }
 
+    /// With room for so many bytes.
+    pub(crate) fn with_capacity(num_bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(num_bytes),
+        }
+    }
+
     pub(crate) fn put_u8(&mut self, value: u8) {
         self.bytes.push(value);
     }

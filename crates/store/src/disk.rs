@@ -268,13 +268,22 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes a directory and those above it that are missing. These get the usual mode: they are not the store's.
+/// Makes a directory and those above it, as far as they are missing, each durably. These get the usual mode: they are not
+/// the store's.
 pub(crate) fn make_dirs(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    observed(&Op::MakeDir(path), || std::fs::create_dir_all(path))
-        .map_err(failed("make directory", path))
+    let parent = path.parent();
+    if let Some(parent) = parent {
+        make_dirs(parent)?;
+    }
+    match observed(&Op::MakeDir(path), || std::fs::create_dir(path)) {
+        // Somebody else is making it, too.
+        Err(error) if error.kind() == IoErrorKind::AlreadyExists && path.is_dir() => {}
+        result => result.map_err(failed("make directory", path))?,
+    }
+    parent.map_or(Ok(()), sync_dir)
 }
 
 /// Makes a directory that must not exist.

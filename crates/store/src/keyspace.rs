@@ -8,12 +8,15 @@
 //!
 //! One [`Keyspace`] is one Tonbo database in a working directory of its own, `tIDgGENERATION`. The directory is made
 //! from the current checkpoint when the table is first used, and is never trusted again after the process has ended.
+//!
+//! New pages wait in memory until there are many, or until a checkpoint needs them in files: Tonbo takes a thousand at
+//! once in less time than it takes ten one by one. Until then they are in the log, or their commit is not done.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -23,7 +26,7 @@ use bytes::Bytes;
 
 use crate::{
     disk::{self, Op},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     lock::ReaderLock,
     page::{EncodedPage, PageMeta},
     settings::FLUSH_BYTES,
@@ -40,6 +43,9 @@ pub(crate) struct TableFile {
     pub(crate) num_bytes: u64,
     pub(crate) crc: u32,
 }
+
+/// How the names of Tonbo's files end that hold pages. They are written once.
+pub(crate) const PAGES_SUFFIX: &str = ".parquet";
 
 /// The directory of Tonbo's version logs inside a table's directory.
 pub(crate) const VERSION_DIR: &str = "version";
@@ -73,17 +79,40 @@ pub(crate) struct Keyspace {
     /// What the directory is made from on first use: where the newest checkpoint has it. `None` for a new generation.
     source: Mutex<Option<TableSource>>,
     database: OnceLock<Database>,
-    /// Held while the database is opened, written or flushed. Readers do not take it.
-    gate: Mutex<Unflushed>,
+    /// Pages that the database does not have yet. One that is taken out is in the database by then.
+    waiting: RwLock<Waiting>,
+    /// Held while the database is opened, written or flushed. Neither readers nor commits take it, once it is open.
+    gate: Mutex<Gate>,
+    /// The database has refused pages, and has some of them perhaps; a key must not be written twice. Or files could
+    /// not be written or brought to disk: what they hold is unknown then, even if it works the next time.
+    has_failed: AtomicBool,
     next_page_id: AtomicU64,
     /// Set when nothing will ever open the directory again: it goes with the last user.
     is_dropped: AtomicBool,
 }
 
 #[derive(Default)]
-struct Unflushed {
+struct Waiting {
+    pages: BTreeMap<u64, Bytes>,
     num_bytes: usize,
 }
+
+impl Waiting {
+    fn remove(&mut self, id: u64) {
+        if let Some(bytes) = self.pages.remove(&id) {
+            self.num_bytes -= bytes.len();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Gate {
+    /// Files of the working directory that are on disk already, with their checksums.
+    synced: Vec<TableFile>,
+}
+
+/// Bytes of pages that go to the database at once.
+const INSERT_BYTES: usize = 16 << 20;
 
 impl Keyspace {
     /// The keyspace of a generation of a table, below a working directory.
@@ -100,7 +129,9 @@ impl Keyspace {
             _work_dir: work_dir,
             source: Mutex::new(source),
             database: OnceLock::new(),
+            waiting: RwLock::default(),
             gate: Mutex::default(),
+            has_failed: AtomicBool::new(false),
             next_page_id: AtomicU64::new(next_page_id),
             is_dropped: AtomicBool::new(false),
         }
@@ -151,30 +182,38 @@ impl Keyspace {
         self.is_dropped.store(true, Ordering::Relaxed);
     }
 
-    /// Makes sure that pages can be written: what can fail for lack of room or damage fails here.
+    /// Makes sure that the database can be opened: what is damaged, or has no room, is to be known before a commit.
     pub(crate) fn prepare(&self) -> Result<()> {
-        self.open(&self.gate.lock().unwrap_or_else(PoisonError::into_inner))
-            .map(|_| ())
+        self.open_database().map(|_| ())
     }
 
-    /// Writes pages, in memory, under numbers that nobody has written before.
-    pub(crate) fn write(&self, pages: &[(u64, EncodedPage)]) -> Result<()> {
-        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = self.open(&gate)?;
-        let records: Vec<(String, Bytes)> = pages
-            .iter()
-            .map(|(id, page)| (page_key(*id), page.bytes.clone()))
-            .collect();
-        disk::observed(&Op::Insert(&self.dir), || Ok(()))
-            .map_err(|error| Error::io(self.cannot("write to a table"), error))?;
-        database
-            .insert(records)
-            .map_err(|error| error.context(self.dir.display()))?;
-        gate.num_bytes += pages
-            .iter()
-            .map(|(_, page)| page.bytes.len())
-            .sum::<usize>();
+    /// Takes pages in, under numbers that nobody has used before.
+    pub(crate) fn write(&self, pages: impl IntoIterator<Item = (u64, EncodedPage)>) {
+        let mut waiting = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, page) in pages {
+            waiting.num_bytes += page.bytes.len();
+            waiting.pages.insert(id, page.bytes);
+        }
+    }
+
+    /// Gives memory back if much is waiting.
+    pub(crate) fn relieve(&self) -> Result<()> {
+        let num_bytes = || {
+            let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
+            waiting.num_bytes
+        };
+        if num_bytes() > FLUSH_BYTES {
+            let gate = self.lock_gate();
+            // Another thread may have done it.
+            if num_bytes() > FLUSH_BYTES {
+                self.flush(&gate)?;
+            }
+        }
         Ok(())
+    }
+
+    fn lock_gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The beginning of a message about what cannot be done in the working directory.
@@ -182,19 +221,30 @@ impl Keyspace {
         format!("cannot {action} in `{}`", self.dir.display())
     }
 
-    /// Flushes if much is in memory.
-    pub(crate) fn relieve(&self) -> Result<()> {
-        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        if gate.num_bytes > FLUSH_BYTES {
-            self.flush(&mut gate)?;
-        }
-        Ok(())
-    }
-
-    fn flush(&self, gate: &mut Unflushed) -> Result<()> {
+    /// Writes all that waits to files. They are not on disk yet.
+    fn flush(&self, gate: &Gate) -> Result<()> {
         let database = self.open(gate)?;
+        self.check()?;
+        while let Some(pages) = self.next_waiting() {
+            let records = pages
+                .iter()
+                .map(|(id, bytes)| (page_key(*id), bytes.clone()))
+                .collect();
+            disk::observed(&Op::Insert(&self.dir), || Ok(()))
+                .map_err(|error| Error::io(self.cannot("write to a table"), error))?;
+            self.has_failed.store(true, Ordering::Relaxed);
+            database
+                .insert(records)
+                .map_err(|error| error.context(self.dir.display()))?;
+            self.has_failed.store(false, Ordering::Relaxed);
+            let mut waiting = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
+            for (id, _) in &pages {
+                waiting.remove(*id);
+            }
+        }
         disk::observed(&Op::Flush(&self.dir), || Ok(()))
             .map_err(|error| Error::io(self.cannot("write a table to its files"), error))?;
+        self.has_failed.store(true, Ordering::Relaxed);
         database.flush().map_err(|error| {
             // Tonbo keeps the reason to itself. A write of our own meets it too, if it is the disk's.
             disk::probe(&self.dir)
@@ -202,41 +252,113 @@ impl Keyspace {
                 .unwrap_or(error)
                 .context(self.cannot("write a table to its files"))
         })?;
-        gate.num_bytes = 0;
+        self.has_failed.store(false, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Flushes, then calls `copy` while nothing else writes: the directory holds every page then.
-    pub(crate) fn flush_and<T>(&self, copy: impl FnOnce() -> Result<T>) -> Result<T> {
-        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.flush(&mut gate)?;
-        copy()
+    /// Fails if pages can never be written to files any more.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.has_failed.load(Ordering::Relaxed) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                self.cannot("write a table to its files, because that has failed before,"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Gives up pages that no commit will ever have, as far as they wait.
+    pub(crate) fn forget(&self, ids: impl Iterator<Item = u64>) {
+        // While they are on their way into the database they are to stay.
+        let _gate = self.lock_gate();
+        let mut waiting = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            waiting.remove(id);
+        }
+    }
+
+    /// Some of the pages that wait, those with the smallest numbers. `None` if none do.
+    fn next_waiting(&self) -> Option<Vec<(u64, Bytes)>> {
+        let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
+        let mut num_bytes = 0;
+        let pages: Vec<(u64, Bytes)> = waiting
+            .pages
+            .iter()
+            .take_while(|(_, bytes)| {
+                let is_taken = num_bytes < INSERT_BYTES;
+                num_bytes += bytes.len();
+                is_taken
+            })
+            .map(|(id, bytes)| (*id, bytes.clone()))
+            .collect();
+        (!pages.is_empty()).then_some(pages)
+    }
+
+    /// Does ahead of a checkpoint what takes long and can be done while others commit: all that waits by now is in
+    /// files afterwards, and these are on disk.
+    pub(crate) fn flush_ahead(&self) -> Result<()> {
+        let mut gate = self.lock_gate();
+        self.flush(&gate)?;
+        let known = self.source().map_or_else(Vec::new, |source| source.files);
+        gate.synced.retain(|file| !known.contains(file));
+        for name in disk::list_dir(&self.dir)? {
+            let is_known = |file: &TableFile| file.name == name;
+            if !name.ends_with(PAGES_SUFFIX)
+                || known.iter().any(is_known)
+                || gate.synced.iter().any(is_known)
+            {
+                continue;
+            }
+            let path = self.dir.join(&name);
+            disk::sync_file(&path)
+                .inspect_err(|_| self.has_failed.store(true, Ordering::Relaxed))?;
+            let (num_bytes, crc) = disk::checksum_file(&path)?;
+            gate.synced.push(TableFile {
+                name,
+                num_bytes,
+                crc,
+            });
+        }
+        Ok(())
+    }
+
+    /// Flushes, then calls `copy` while nothing else writes: the directory holds every page then. `copy` is shown those
+    /// files that are on disk already.
+    pub(crate) fn flush_and<T>(&self, copy: impl FnOnce(&[TableFile]) -> Result<T>) -> Result<T> {
+        let gate = self.lock_gate();
+        self.flush(&gate)?;
+        let mut known = self.source().map_or_else(Vec::new, |source| source.files);
+        known.extend(gate.synced.iter().cloned());
+        copy(&known)
     }
 
     /// Reads pages; the answer has their bytes in the order of `pages`.
     ///
     /// Cheapest when the numbers of the pages lie close together.
     pub(crate) fn read(&self, pages: &[&PageMeta]) -> Result<Vec<Buffer>> {
-        let Some(first) = pages.iter().map(|page| page.id).min() else {
-            return Ok(Vec::new());
+        let mut buffers: Vec<Option<Buffer>> = {
+            let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
+            pages
+                .iter()
+                .map(|page| waiting.pages.get(&page.id))
+                .map(|bytes| bytes.map(|bytes| Buffer::from(bytes.clone())))
+                .collect()
         };
-        let last = pages.iter().map(|page| page.id).max().unwrap_or(first);
         let wanted: HashMap<u64, usize> = pages
             .iter()
-            .enumerate()
-            .map(|(at, page)| (page.id, at))
+            .zip(0..)
+            .filter(|(_, at)| buffers[*at].is_none())
+            .map(|(page, at)| (page.id, at))
             .collect();
-        let database = match self.database.get() {
-            Some(database) => database,
-            None => self.open(&self.gate.lock().unwrap_or_else(PoisonError::into_inner))?,
-        };
-        let found = database.scan(page_key(first), page_key(last), move |key, bytes| {
-            let at = *wanted.get(&u64::from_str_radix(key, 16).ok()?)?;
-            Some((at, Buffer::from(bytes)))
-        })?;
-        let mut buffers = vec![None; pages.len()];
-        for (at, buffer) in found.into_iter().flatten() {
-            buffers[at] = Some(buffer);
+        if let (Some(first), Some(last)) = (wanted.keys().min(), wanted.keys().max()) {
+            let (first, last) = (page_key(*first), page_key(*last));
+            let found = self.open_database()?.scan(first, last, move |key, bytes| {
+                let at = *wanted.get(&u64::from_str_radix(key, 16).ok()?)?;
+                Some((at, Buffer::from(bytes)))
+            })?;
+            for (at, buffer) in found.into_iter().flatten() {
+                buffers[at] = Some(buffer);
+            }
         }
         buffers
             .into_iter()
@@ -256,8 +378,15 @@ impl Keyspace {
         format!("table files in `{}`", dir.display())
     }
 
+    fn open_database(&self) -> Result<&Database> {
+        match self.database.get() {
+            Some(database) => Ok(database),
+            None => self.open(&self.lock_gate()),
+        }
+    }
+
     /// Opens the database if it is not open. Taking the gate is the caller's part.
-    fn open(&self, _gate: &Unflushed) -> Result<&Database> {
+    fn open(&self, _gate: &Gate) -> Result<&Database> {
         if let Some(database) = self.database.get() {
             return Ok(database);
         }
@@ -306,7 +435,7 @@ fn page_key(id: u64) -> String {
 /// A page has a checksum of its own. This one covers the rest of the file, which Tonbo reads without any.
 pub(crate) fn check_file(path: &Path, file: &TableFile) -> Result<()> {
     let (num_bytes, crc) = disk::checksum_file(path).map_err(|error| match error.kind() {
-        crate::ErrorKind::NotFound => Error::data(format!(
+        ErrorKind::NotFound => Error::data(format!(
             "file of the store is missing: file=`{}`",
             path.display()
         )),

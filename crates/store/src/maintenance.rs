@@ -2,21 +2,45 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, TryLockError, atomic::Ordering},
 };
 
 use crate::{
-    apart::apart,
+    apart::{Length, apart},
     checkpoint,
     error::{Error, ErrorKind, Result},
     keyspace::Keyspace,
     namespace::{Namespace, StateOp, namespace_of, stored_name},
     retention,
+    settings::CompactionMode,
     state::{State, TableState},
     store::{Shared, Writer, lock},
-    table::{Compaction, Due, copy_pages, is_due},
+    table::{Compaction, copy_pages, is_due},
     version::Version,
 };
+
+/// How full the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LogFill {
+    /// There is room.
+    Low,
+    /// It is time for a checkpoint.
+    Full,
+    /// It is so full that whoever commits waits for one.
+    Overfull,
+}
+
+/// How many times as full as full the log may get while a thread makes a checkpoint.
+const OVERFULL: u64 = 2;
+
+/// Tables that take so many times the space of their live rows have whoever commits wait for a compaction.
+const SPACE_FACTOR_MAX: u64 = 4;
+
+/// How often a table is compacted in a row: so much may have been written meanwhile that it pays again at once.
+const COMPACTIONS_MAX: usize = 3;
+
+/// How often a compaction takes over, before it stops all commits, what was committed since.
+const CATCH_UPS: usize = 2;
 
 /// A table with as many dead rows as live ones is compacted: so updating the same rows takes less than four times their
 /// space, with the log and with the new files beside the old ones.
@@ -48,7 +72,11 @@ impl Shared {
                 .flat_map(|table| retention::expire(table, now_us))
                 .collect()
         };
-        let dropped = if has_older { apart(expire) } else { expire() };
+        let dropped = if has_older {
+            apart(Length::Short, expire)
+        } else {
+            expire()
+        };
         let mut pending_ops: BTreeMap<String, Vec<StateOp>> = BTreeMap::new();
         for (name, id, ops) in pending {
             if !state.namespaces.contains_key(&name) {
@@ -98,10 +126,9 @@ impl Shared {
         now_us: i64,
     ) -> Result<()> {
         for (name, namespace) in &state.namespaces {
-            let base = match compacted.take_if(|(compacted, _)| compacted == name) {
-                Some((_, table)) => table,
-                None => namespace.table(),
-            };
+            let compacted = compacted.take_if(|(compacted, _)| compacted == name);
+            let compacted = compacted.map(|(_, table)| table);
+            let base = compacted.clone().unwrap_or_else(|| namespace.table());
             let ops = pending.get(name).map_or(&[][..], |ops| ops);
             let page_bytes = self.options.page_bytes;
             let open = |id| {
@@ -109,6 +136,10 @@ impl Shared {
                 Arc::new(Keyspace::new(self.work_dir(), id, generation, None, 0))
             };
             let table = namespace.flush(&base, ops, state.version, page_bytes, now_us, open)?;
+            // Cleared while it was compacted: it goes on in other files.
+            if let Some(compacted) = compacted.filter(|c| c.generation != table.generation) {
+                compacted.keyspace.drop_later();
+            }
             state.tables.insert(stored_name(name), table);
         }
         Ok(())
@@ -137,45 +168,159 @@ impl Shared {
         oldest_kept.clamp(least, table.changed.number.max(least))
     }
 
-    /// Compacts what has too much that is dead or small, after a checkpoint. A failure is no failure of the commit that
-    /// has led here, and the next checkpoint leads here again.
-    pub(crate) fn maintain(&self) {
-        apart(|| self.maintain_apart());
+    /// How full the log is.
+    pub(crate) fn log_fill(&self, writer: &Writer) -> LogFill {
+        if writer.failure.is_some() {
+            // Nothing can be done about it.
+            return LogFill::Low;
+        }
+        let most = self.options.checkpoint_log_bytes;
+        let least = self.options.log_segment_bytes.min(most);
+        // A small store is not to have a log that is much larger than itself.
+        let pages_max = writer.checkpoint_bytes.clamp(least, most);
+        let (num_bytes, page_bytes) = (writer.log.num_bytes(), writer.log_page_bytes);
+        let is_over = |times: u64| {
+            num_bytes >= most.saturating_mul(times) || page_bytes >= pages_max.saturating_mul(times)
+        };
+        match (is_over(1), is_over(OVERFULL)) {
+            (_, true) => LogFill::Overfull,
+            (true, false) => LogFill::Full,
+            (false, false) => LogFill::Low,
+        }
     }
 
-    fn maintain_apart(&self) {
-        let _compacting = lock(&self.compacting);
-        self.is_called.store(false, Ordering::Relaxed);
-        for name in self.stored_names() {
-            let Some(table) = self.find_stored(&name) else {
-                continue;
-            };
-            let dead_factor = if namespace_of(&name).is_some() {
-                NAMESPACE_DEAD_FACTOR
-            } else {
-                TABLE_DEAD_FACTOR
-            };
-            let fold_to = self.fold_to(&table);
-            match is_due(&table, fold_to, dead_factor, &self.options) {
-                Ok(Due::Yes) => {
-                    drop(table);
-                    let _ = self.compact_stored(&name);
-                }
-                Ok(Due::Counted(counted)) => {
-                    if let Some(namespace) = namespace_of(&name) {
-                        if let Some(namespace) = self.find_namespace(namespace) {
-                            namespace.note_counted(table.generation, counted);
-                        }
-                        continue;
-                    }
-                    if let Some(found) = self.write_state().tables.get_mut(&name)
-                        && found.generation == table.generation
-                    {
-                        found.counted = counted;
-                    }
-                }
-                Ok(Due::No) | Err(_) => {}
+    /// Does something about the log after a commit, if it is full: has a thread do it, or does it before it returns.
+    ///
+    /// A failure is no failure of the commit, which is safe in the log; it is remembered for the next one.
+    pub(crate) fn make_room(&self, fill: LogFill) {
+        if fill == LogFill::Low {
+            return;
+        }
+        if self.options.compaction == CompactionMode::Never {
+            let _ = self.checkpoint_if(LogFill::Full);
+            return;
+        }
+        if !self.call_background() {
+            self.upkeep();
+            return;
+        }
+        if fill == LogFill::Full {
+            return;
+        }
+        // That thread is behind, or busy with a long compaction.
+        let _ = self.checkpoint_if(LogFill::Overfull);
+        let is_behind = {
+            let state = self.read_state();
+            state.num_bytes() > SPACE_FACTOR_MAX.saturating_mul(state.num_live_bytes())
+        };
+        if is_behind {
+            drop(lock(&self.compacting));
+        }
+    }
+
+    /// Has what pays compacted after a checkpoint, now or by the thread that is there for it.
+    pub(crate) fn after_checkpoint(&self) {
+        if self.options.compaction != CompactionMode::Never && !self.call_background() {
+            self.upkeep();
+        }
+    }
+
+    /// Calls the thread that keeps the store in shape. False if there is none.
+    fn call_background(&self) -> bool {
+        let wake = lock(&self.wake);
+        let Some(wake) = wake.as_ref() else {
+            return false;
+        };
+        self.is_called.swap(true, Ordering::Relaxed) || wake.send(()).is_ok()
+    }
+
+    /// Compacts what has too much that is dead or small, and makes a checkpoint if the log is full. A failure is no
+    /// failure of the commit that has led here, and a later one leads here again.
+    pub(crate) fn upkeep(&self) {
+        let is_background = lock(&self.wake).is_some();
+        let compacting = if is_background {
+            Some(lock(&self.compacting))
+        } else {
+            // Somebody compacts a table at length: whoever commits need not wait for that.
+            match self.compacting.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
             }
+        };
+        self.is_called.store(false, Ordering::Relaxed);
+        if self.options.compaction != CompactionMode::Never && compacting.is_some() {
+            // First, because a compaction ends with a checkpoint, and its pages need not be written twice then.
+            self.compact_due();
+        }
+        let _ = self.checkpoint_if(LogFill::Full);
+        if let Ok(writer) = self.writer() {
+            // What was held when a checkpoint was made may be free by now.
+            let _ = checkpoint::remove_old(&self.dir, lock(writer).checkpoint_number);
+        }
+    }
+
+    /// Makes a checkpoint if the log is still so full.
+    fn checkpoint_if(&self, least: LogFill) -> Result<()> {
+        let writer = self.writer()?;
+        let _checkpointing = lock(&self.checkpointing);
+        if self.log_fill(&lock(writer)) < least {
+            return Ok(());
+        }
+        self.flush_ahead(None);
+        self.write_checkpoint_now(&mut lock(writer))
+    }
+
+    /// Writes a checkpoint of all that was committed. What takes long should have been done by
+    /// [`flush_ahead`](Self::flush_ahead): nobody commits meanwhile.
+    pub(crate) fn write_checkpoint_now(&self, writer: &mut Writer) -> Result<()> {
+        let state = self.read_state().clone();
+        self.write_checkpoint(writer, state, Vec::new(), None)
+    }
+
+    /// Brings the pages of all tables but one to files and on disk, while others commit.
+    pub(crate) fn flush_ahead(&self, except: Option<&Arc<Keyspace>>) {
+        let changed: Vec<Arc<Keyspace>> = {
+            let state = self.read_state();
+            let tables = state.tables.values();
+            let tables = tables.flat_map(|table| table.older.iter().chain([table]));
+            tables
+                .filter(|table| table.checkpointed.is_none())
+                .map(|table| Arc::clone(&table.keyspace))
+                .filter(|keyspace| except.is_none_or(|except| !Arc::ptr_eq(keyspace, except)))
+                .collect()
+        };
+        for keyspace in changed {
+            // The checkpoint meets what has failed again, and says so.
+            let _ = keyspace.flush_ahead();
+        }
+    }
+
+    fn compact_due(&self) {
+        for name in self.stored_names() {
+            for _ in 0..COMPACTIONS_MAX {
+                if !self.is_compaction_due(&name) || self.compact_stored(&name).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn is_compaction_due(&self, name: &str) -> bool {
+        // Looked at under the lock: a copy would for a while hold a checkpoint that is to go.
+        let state = self.read_state();
+        let is_due = |table: &TableState, dead_factor: u64| {
+            is_due(table, self.fold_to(table), dead_factor, &self.options)
+        };
+        match namespace_of(name) {
+            Some(namespace) => state
+                .namespaces
+                .get(namespace)
+                .is_some_and(|namespace| is_due(&namespace.table(), NAMESPACE_DEAD_FACTOR)),
+            None => state
+                .tables
+                .get(name)
+                .is_some_and(|table| is_due(table, TABLE_DEAD_FACTOR)),
         }
     }
 
@@ -209,24 +354,32 @@ impl Shared {
             is_ending: &self.is_ending,
             ended_us: is_namespace.then(|| self.options.clock.now_us()),
         };
-        let mut compacted = compaction.run(table, Arc::clone(keyspace))?;
-        let mut writer = lock(self.writer()?);
-        writer.check()?;
-        let current = self
-            .find_stored(name)
-            .filter(|current| current.generation == table.generation)
-            .ok_or_else(|| {
+        let mut compacted = apart(Length::Long, || compaction.run(table, Arc::clone(keyspace)))?;
+        // Commits that came meanwhile. When the last of them are taken over, nobody commits; so they should be few.
+        let mut num_pages = table.pages.len();
+        let mut take_over = || -> Result<TableState> {
+            let found = self.find_stored(name);
+            let same = found.filter(|current| current.generation == table.generation);
+            let current = same.ok_or_else(|| {
                 Error::new(
                     ErrorKind::Conflict,
                     format!("table was replaced or dropped while it was compacted: table=`{name}`"),
                 )
             })?;
-        // Commits that came meanwhile.
-        copy_pages(
-            &current,
-            current.pages[table.pages.len()..].iter(),
-            &mut compacted,
-        )?;
+            let later = current.pages[num_pages..].iter();
+            num_pages = current.pages.len();
+            copy_pages(&current, later, &mut compacted)?;
+            Ok(current)
+        };
+        for _ in 0..CATCH_UPS {
+            take_over()?;
+            keyspace.flush_ahead()?;
+        }
+        // Not the pages that go with the files that are left.
+        self.flush_ahead(Some(&table.keyspace));
+        let mut writer = lock(self.writer()?);
+        writer.check()?;
+        let current = take_over()?;
         let known = compacted
             .history
             .iter()

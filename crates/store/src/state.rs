@@ -39,6 +39,11 @@ pub struct Watermark {
 }
 
 impl State {
+    /// Encoded bytes of the pages of all tables.
+    pub(crate) fn num_bytes(&self) -> u64 {
+        self.tables.values().map(TableState::num_bytes).sum()
+    }
+
     /// Encoded bytes of the pages of all tables, less those that may be useless.
     pub(crate) fn num_live_bytes(&self) -> u64 {
         self.tables.values().map(TableState::num_live_bytes).sum()
@@ -200,6 +205,21 @@ impl TableState {
         self.pages.iter().map(|page| u64::from(page.num_rows)).sum()
     }
 
+    /// The most rows and deleted keys that may be useless by now.
+    pub(crate) fn num_dead_max(&self) -> u64 {
+        let num_stored = self.num_stored();
+        // One commit hardly ever brings a key twice, so what came first is taken for live.
+        let first = self.pages.first().map(|page| page.version);
+        let of_first = self
+            .pages
+            .iter()
+            .take_while(|page| Some(page.version) == first);
+        let num_first = of_first.map(|page| u64::from(page.num_rows)).sum();
+        // A row or key that comes later makes at most one useless: itself or another.
+        let num_new = num_stored.saturating_sub(self.counted.num_stored.max(num_first));
+        (self.counted.num_dead + num_new).min(num_stored)
+    }
+
     /// Encoded bytes of all pages.
     pub(crate) fn num_bytes(&self) -> u64 {
         self.pages
@@ -214,9 +234,7 @@ impl TableState {
         if self.is_distinct || num_stored == 0 {
             return self.num_bytes();
         }
-        // A row or key that comes makes at most one useless: itself or another.
-        let num_new = num_stored.saturating_sub(self.counted.num_stored);
-        let num_live = num_stored.saturating_sub(self.counted.num_dead + num_new);
+        let num_live = num_stored - self.num_dead_max();
         let num_bytes =
             u128::from(self.num_bytes()) * u128::from(num_live) / u128::from(num_stored);
         u64::try_from(num_bytes).unwrap_or(u64::MAX)

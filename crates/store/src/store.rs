@@ -3,18 +3,18 @@
 use std::{
     collections::HashSet,
     ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::{self, Sender},
     },
-    thread::JoinHandle,
+    thread::{JoinHandle, Thread},
     time::Duration,
 };
 
 use crate::{
-    apart::apart,
     change::{self, Change, Overlay, TableId},
     checkpoint::{self, Current},
     disk,
@@ -55,7 +55,7 @@ pub struct Store {
     background: Option<Background>,
 }
 
-/// What the users of a store share with the thread that compacts it.
+/// What the users of a store share with the thread that keeps it in shape.
 pub struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) options: StoreOptions,
@@ -64,16 +64,16 @@ pub struct Shared {
     next_table_id: AtomicU32,
     next_generation: AtomicU32,
     queue: Mutex<Queue>,
-    /// Told when a group of commits was answered.
-    answered: Condvar,
-    /// Held by whoever compacts.
+    /// Held by whoever compacts. Taken before `checkpointing`, and that before the writer.
     pub(crate) compacting: Mutex<()>,
+    /// Held by whoever makes a checkpoint because the log is full, so that others need not make one too.
+    pub(crate) checkpointing: Mutex<()>,
     /// Set when compactions are to end early.
     pub(crate) is_ending: AtomicBool,
-    /// The thread that compacts was called and has not come to it yet.
+    /// The thread that keeps the store in shape was called and has not come to it yet.
     pub(crate) is_called: AtomicBool,
-    /// Tells the thread that compacts that there may be work.
-    wake: Mutex<Option<Sender<()>>>,
+    /// Tells that thread that there may be work.
+    pub(crate) wake: Mutex<Option<Sender<()>>>,
     role: Role,
 }
 
@@ -81,7 +81,7 @@ pub struct Shared {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Queued>,
-    /// Somebody is writing a group.
+    /// Somebody is writing a group, or was told to.
     has_leader: bool,
     /// How many commits the next group is likely to have: those of the last one, whose threads are about to come again,
     /// and those that came meanwhile.
@@ -113,7 +113,58 @@ const LEADER_YIELDS_MAX: usize = 32;
 
 struct Queued {
     changes: Vec<Change>,
-    answer: Arc<Mutex<Option<Result<Version>>>>,
+    answer: Answer,
+}
+
+/// A thread that waits for its commit.
+struct Waiter {
+    thread: Thread,
+    told: Mutex<Option<Told>>,
+}
+
+/// What a thread that waits is told.
+enum Told {
+    /// To write the group that waits, its own commit included.
+    Lead,
+    Answer(Result<Version>),
+}
+
+impl Waiter {
+    fn tell(&self, told: Told) {
+        *lock(&self.told) = Some(told);
+        self.thread.unpark();
+    }
+
+    /// Returns once this thread, whose waiter it is, was told something.
+    fn wait(&self) -> Told {
+        loop {
+            if let Some(told) = lock(&self.told).take() {
+                return told;
+            }
+            std::thread::park();
+        }
+    }
+}
+
+/// The duty to answer a commit.
+struct Answer(Option<Arc<Waiter>>);
+
+impl Answer {
+    fn give(mut self, answer: Result<Version>) {
+        if let Some(waiter) = self.0.take() {
+            waiter.tell(Told::Answer(answer));
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Whoever had to give it has panicked.
+        if let Some(waiter) = self.0.take() {
+            let error = Error::internal("commit was not answered");
+            waiter.tell(Told::Answer(Err(error)));
+        }
+    }
 }
 
 impl Store {
@@ -261,8 +312,8 @@ impl Store {
             next_generation: AtomicU32::new(next_generation),
             state: RwLock::new(state),
             queue: Mutex::default(),
-            answered: Condvar::new(),
             compacting: Mutex::default(),
+            checkpointing: Mutex::default(),
             is_ending: AtomicBool::new(false),
             is_called: AtomicBool::new(false),
             wake: Mutex::default(),
@@ -373,11 +424,9 @@ impl Store {
     /// [`ErrorKind::Invalid`] if the store was opened read-only; [`ErrorKind::Unavailable`] if the disk failed or is
     /// full: all that was committed is safe in the log, but this store takes no more commits until it is opened again.
     pub fn checkpoint(&self) -> Result<()> {
-        {
-            let mut writer = lock(self.writer()?);
-            let state = self.read_state().clone();
-            self.write_checkpoint(&mut writer, state, Vec::new(), None)?;
-        }
+        self.writer()?;
+        self.flush_ahead(None);
+        self.write_checkpoint_now(&mut lock(self.writer()?))?;
         self.after_checkpoint();
         Ok(())
     }
@@ -395,10 +444,8 @@ impl Store {
         if self.find_table(name).is_none() {
             return Err(self.no_such_table(name));
         }
-        apart(|| {
-            let _compacting = lock(&self.compacting);
-            self.compact_stored(name)
-        })
+        let _compacting = lock(&self.compacting);
+        self.compact_stored(name)
     }
 
     /// Compacts all tables and namespaces of keyed state.
@@ -407,10 +454,6 @@ impl Store {
     /// As for [`compact_table`](Self::compact_table). What was compacted before the error stays so.
     pub fn compact(&self) -> Result<()> {
         self.writer()?;
-        apart(|| self.compact_all())
-    }
-
-    fn compact_all(&self) -> Result<()> {
         let _compacting = lock(&self.compacting);
         for name in self.stored_names() {
             match self.compact_stored(&name) {
@@ -434,18 +477,16 @@ impl Store {
         if self.is_read_only() {
             return Ok(());
         }
-        {
-            let mut writer = lock(self.writer()?);
-            if !writer.log.has_failed() && self.options.durability == Durability::Buffered {
-                writer.log.sync()?;
-            }
-            if writer.failure.is_some() || writer.log.num_bytes() < CLOSE_CHECKPOINT_BYTES {
-                return Ok(());
-            }
-        }
         let mut writer = lock(self.writer()?);
-        let state = self.read_state().clone();
-        self.write_checkpoint(&mut writer, state, Vec::new(), None)
+        if !writer.log.has_failed() && self.options.durability == Durability::Buffered {
+            writer.log.sync()?;
+        }
+        // Snapshots that were held when newer checkpoints were made have kept older ones.
+        let _ = checkpoint::remove_old(&self.dir, writer.checkpoint_number);
+        if writer.failure.is_some() || writer.log.num_bytes() < CLOSE_CHECKPOINT_BYTES {
+            return Ok(());
+        }
+        self.write_checkpoint_now(&mut writer)
     }
 
     /// The sizes of all files of the store, in bytes, without the working directories. A file that two checkpoints
@@ -490,7 +531,8 @@ impl Background {
                 let Some(shared) = weak.upgrade() else {
                     return;
                 };
-                shared.maintain();
+                // A panic has been printed, and the store is as it was before that compaction. The next call tries again.
+                let _ = catch_unwind(AssertUnwindSafe(|| shared.upkeep()));
             }
         };
         let thread = std::thread::Builder::new().name("darner-compact".to_owned());
@@ -574,28 +616,28 @@ impl Shared {
     /// Commits changes, together with those of other threads that wait at the same time.
     ///
     /// One thread leads: it takes all that wait, and with one fsync answers all. The others sleep until they are
-    /// answered, or until nobody leads and one of them does.
+    /// answered, or told to lead.
     pub(crate) fn commit(&self, changes: Vec<Change>, is_bulk: bool) -> Result<Version> {
         if is_bulk {
             return self.commit_bulk(changes);
         }
         let writer = self.writer()?;
-        let answer = Arc::new(Mutex::new(None));
+        let waiter = Arc::new(Waiter {
+            thread: std::thread::current(),
+            told: Mutex::default(),
+        });
         let mut queue = lock(&self.queue);
         queue.waiting.push(Queued {
             changes,
-            answer: Arc::clone(&answer),
+            answer: Answer(Some(Arc::clone(&waiter))),
         });
-        while queue.has_leader {
-            queue = self
-                .answered
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some(answer) = lock(&answer).take() {
+        if std::mem::replace(&mut queue.has_leader, true) {
+            drop(queue);
+            if let Told::Answer(answer) = waiter.wait() {
                 return answer;
             }
+            queue = lock(&self.queue);
         }
-        queue.has_leader = true;
         // Those who were answered just now are about to come again: an fsync for all of them is worth a short wait.
         let (mut num_yields, mut num_waiting) = (0, queue.waiting.len());
         while num_waiting < queue.expected_len && num_yields < LEADER_YIELDS_MAX {
@@ -617,39 +659,23 @@ impl Shared {
             std::mem::take(&mut queue.waiting)
         };
         let group_len = group.len();
-        self.commit_group(&mut writer, group);
-        let is_full = writer.failure.is_none() && self.is_log_full(&writer);
-        if is_full {
-            let state = self.read_state().clone();
-            // The commits are safe in the log: a failure is remembered for the next one, and is not theirs.
-            let _ = self.write_checkpoint(&mut writer, state, Vec::new(), None);
-        }
+        let answers = self.commit_group(&mut writer, group);
+        let fill = self.log_fill(&writer);
         drop(writer);
         {
             let mut queue = lock(&self.queue);
             queue.expected_len = group_len + queue.waiting.len();
         }
         drop(leading);
-        if is_full {
-            self.after_checkpoint();
+        // Now, so that the first of them who comes again can lead at once.
+        for (answer, result) in answers {
+            answer.give(result);
         }
+        self.make_room(fill);
         // The group held this thread's own entry, and every entry was answered.
-        lock(&answer)
-            .take()
-            .unwrap_or_else(|| Err(Error::internal("commit was not answered")))
-    }
-
-    /// Has what pays compacted, now or by the thread that is there for it.
-    pub(crate) fn after_checkpoint(&self) {
-        if self.options.compaction == CompactionMode::Never {
-            return;
-        }
-        let is_called = lock(&self.wake)
-            .as_ref()
-            .is_some_and(|wake| wake.send(()).is_ok());
-        // A thread that has not answered the call before cannot keep up: whoever writes waits for it then.
-        if !is_called || self.is_called.swap(true, Ordering::Relaxed) {
-            self.maintain();
+        match waiter.wait() {
+            Told::Answer(answer) => answer,
+            Told::Lead => Err(Error::internal("commit was not answered")),
         }
     }
 
@@ -678,17 +704,16 @@ impl Shared {
         self.commit(vec![change], num_bytes > self.options.bulk_bytes)
     }
 
-    /// Whether it is time for a checkpoint. A small store is not to have a log that is much larger than itself.
-    fn is_log_full(&self, writer: &Writer) -> bool {
-        let most = self.options.checkpoint_log_bytes;
-        let least = self.options.log_segment_bytes.min(most);
-        let pages_max = writer.checkpoint_bytes.clamp(least, most);
-        writer.log.num_bytes() >= most || writer.log_page_bytes >= pages_max
-    }
-
-    fn commit_group(&self, writer: &mut Writer, group: Vec<Queued>) {
+    /// Writes a group of commits. Returns what is to be answered.
+    fn commit_group(
+        &self,
+        writer: &mut Writer,
+        group: Vec<Queued>,
+    ) -> Vec<(Answer, Result<Version>)> {
+        let mut answers = Vec::with_capacity(group.len());
         let mut admitted = Vec::with_capacity(group.len());
         let mut frames = Vec::with_capacity(group.len());
+        let mut page_bytes = 0;
         {
             let state = self.read_state();
             let mut overlay = Overlay::new(&state);
@@ -704,11 +729,11 @@ impl Shared {
                     .and_then(|()| change::prepare(&changes))
                     .and_then(|()| overlay.admit(&changes));
                 if let Err(error) = checked {
-                    *lock(&answer) = Some(Err(error));
+                    answers.push((answer, Err(error)));
                     continue;
                 }
                 version = version.next(self.options.clock.now_us());
-                writer.log_page_bytes += change::num_page_bytes(&changes);
+                page_bytes += change::num_page_bytes(&changes);
                 let payload = change::encode(&changes, version);
                 frames.push(NewFrame {
                     version: version.number,
@@ -718,32 +743,35 @@ impl Shared {
                 admitted.push((version, changes, answer));
             }
         }
+        if admitted.is_empty() {
+            return answers;
+        }
+        // If this thread panics from here on, the log may have more than the state, and nothing may follow.
+        writer.failure = Some("a thread panicked while it committed".to_owned());
         let sync = self.options.durability == Durability::Synced;
-        let mut result = writer.log.append(&frames, sync);
+        let result = writer.log.append(&frames, sync);
         drop(frames);
-        if writer.log.has_failed()
-            && let Err(error) = &result
-        {
-            writer.failure.get_or_insert_with(|| error.to_string());
+        if result.is_ok() {
+            writer.log_page_bytes += page_bytes;
         }
         for (version, mut changes, answer) in admitted {
-            if result.is_ok() {
-                // Durable by now. If the tables cannot take it, nothing may follow before the log is replayed.
-                result = change::write_pages(&mut changes);
-                // What cannot be flushed stays in memory, and is safe in the log.
-                let _ = change::relieve(&changes);
-                if let Err(error) = &result {
-                    writer.failure.get_or_insert_with(|| error.to_string());
-                }
-            }
-            *lock(&answer) = Some(match &result {
+            let result = match &result {
                 Ok(()) => {
+                    change::write_pages(&mut changes);
+                    // What cannot be flushed stays in memory, and is safe in the log.
+                    let _ = change::relieve(&changes);
                     self.apply(version, changes);
                     Ok(version)
                 }
                 Err(error) => Err(error.duplicate()),
-            });
+            };
+            answers.push((answer, result));
         }
+        writer.failure = match &result {
+            Err(error) if writer.log.has_failed() => Some(error.to_string()),
+            _ => None,
+        };
+        answers
     }
 
     /// Brings a commit that is durable into the state, all at once for whoever reads.
@@ -777,26 +805,45 @@ impl Shared {
 
     /// Commits changes whose pages are, for the most part, in the tables' files: a checkpoint is the commit.
     fn commit_bulk(&self, mut changes: Vec<Change>) -> Result<Version> {
-        change::write_pages(&mut changes)?;
-        change::relieve(&changes)?;
-        let version = {
+        let result = self.commit_bulk_pages(&mut changes);
+        match result {
+            Ok(version) => {
+                self.after_checkpoint();
+                Ok(version)
+            }
+            Err(error) => {
+                change::forget(&changes);
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`commit_bulk`](Self::commit_bulk). After an error the changes are still there.
+    fn commit_bulk_pages(&self, changes: &mut Vec<Change>) -> Result<Version> {
+        change::check(changes)?;
+        change::write_pages(changes);
+        // What takes long is done before others are kept from committing.
+        let state = self.read_state().clone();
+        change::follow_compaction(&state, changes)?;
+        drop(state);
+        change::flush_ahead(changes)?;
+        self.flush_ahead(None);
+        {
             let mut writer = lock(self.writer()?);
             writer.check()?;
             let mut state = {
                 let state = self.read_state();
-                change::follow_compaction(&state, &mut changes)?;
-                change::write_pages(&mut changes)?;
-                Overlay::new(&state).admit(&changes)?;
+                change::follow_compaction(&state, changes)?;
+                Overlay::new(&state).admit(changes)?;
                 state.clone()
             };
             let version = state.version.next(self.options.clock.now_us());
+            let mut changes = std::mem::take(changes);
             let state_changes = change::take_state(&mut changes);
             change::apply(&mut state, version, changes);
             self.write_checkpoint(&mut writer, state, state_changes, None)?;
-            version
-        };
-        self.after_checkpoint();
-        Ok(version)
+            Ok(version)
+        }
     }
 
     pub(crate) fn writer(&self) -> Result<&Mutex<Writer>> {
@@ -832,13 +879,17 @@ impl Writer {
     }
 }
 
-/// Held by the thread that writes a group of commits; ends its lead however it comes to an end.
+/// Held by the thread that writes a group of commits. However that comes to an end, the next who waits leads.
 struct Leading<'s>(&'s Shared);
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        lock(&self.0.queue).has_leader = false;
-        self.0.answered.notify_all();
+        let mut queue = lock(&self.0.queue);
+        let next = queue.waiting.first();
+        match next.and_then(|next| next.answer.0.as_ref()) {
+            Some(next) => next.tell(Told::Lead),
+            None => queue.has_leader = false,
+        }
     }
 }
 
@@ -942,7 +993,7 @@ fn replay(
         Overlay::new(state)
             .admit(&changes)
             .map_err(|error| Error::data("log does not fit the checkpoint").with_source(error))?;
-        change::write_pages(&mut changes)?;
+        change::write_pages(&mut changes);
         let state_changes = change::take_state(&mut changes);
         change::apply(state, version, changes);
         let open = |id: u32| {

@@ -44,7 +44,7 @@ use crate::error::{Error, ErrorKind, Result};
 const RECORDS_PER_DATA_PAGE: usize = 16;
 
 /// Rows in one row group of Tonbo's files. The writer holds a row group in memory until it is full.
-const RECORDS_PER_ROW_GROUP: usize = 1024;
+const RECORDS_PER_ROW_GROUP: usize = 128;
 
 // The derive makes public companions (`PageRef`, `PageSchema`) whose fields carry no documentation.
 mod record {

@@ -384,9 +384,9 @@ impl<'s> Transaction<'s> {
         if self.staged_bytes > self.store.options().bulk_bytes {
             self.is_bulk = true;
             self.staged_bytes = 0;
-            change::write_pages(&mut self.changes)
-                .and_then(|()| change::relieve(&self.changes))
-                .inspect_err(|_| self.has_failed = true)?;
+            change::check(&self.changes).inspect_err(|_| self.has_failed = true)?;
+            change::write_pages(&mut self.changes);
+            change::relieve(&self.changes).inspect_err(|_| self.has_failed = true)?;
         }
         Ok(())
     }
@@ -447,7 +447,8 @@ impl<'s> Transaction<'s> {
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        // Not committed: generations that only this transaction knows go with it.
+        // Not committed: its pages go with it, and generations that only this transaction knows.
+        change::forget(&self.changes);
         for keyspace in self.made_keyspaces() {
             keyspace.drop_later();
         }

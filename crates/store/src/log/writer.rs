@@ -95,7 +95,7 @@ impl LogWriter {
             .iter()
             .map(|f| frame_bytes(f.payload.len() as u64))
             .sum::<u64>();
-        self.make_room(first.version, num_bytes)?;
+        self.make_room(first.version, num_bytes, sync)?;
         // `make_room` has just put a segment there.
         let Some(segment) = &mut self.segment else {
             return Err(Error::internal("log has no segment"));
@@ -126,7 +126,7 @@ impl LogWriter {
     }
 
     /// Makes sure that the open segment has room for `num_bytes`, starting a new one if need be.
-    fn make_room(&mut self, first_version: u64, num_bytes: u64) -> Result<()> {
+    fn make_room(&mut self, first_version: u64, num_bytes: u64, sync: bool) -> Result<()> {
         if let Some(segment) = &mut self.segment {
             if segment.len - segment.end >= num_bytes {
                 return Ok(());
@@ -137,18 +137,31 @@ impl LogWriter {
                 return Err(error);
             }
         }
-        // As long as all before it, so that a busy log does not begin a segment, which takes three fsyncs, all the time.
-        let usual = self.num_bytes.clamp(
+        // Half as long as all before it, so that a busy log does not begin a segment, which takes three fsyncs, all the
+        // time, and a third of it at most is room that nobody uses.
+        let usual = (self.num_bytes / 2).clamp(
             self.segment_bytes_min,
             self.segment_bytes_min.max(SEGMENT_BYTES_MAX),
         );
-        let len = usual.max(HEADER_BYTES as u64 + num_bytes);
+        let least = HEADER_BYTES as u64 + num_bytes;
+        let len = usual.max(least);
         let header = SegmentHeader {
             first_version,
             segment_bytes: len,
             chain: self.chain,
         };
-        match Segment::create(&self.dir, header) {
+        let created = Segment::create(&self.dir, header, sync).or_else(|error| {
+            // Less may still find room on a disk that is almost full.
+            if least == len || self.dir.join(segment_name(first_version)).exists() {
+                return Err(error);
+            }
+            let header = SegmentHeader {
+                segment_bytes: least,
+                ..header
+            };
+            Segment::create(&self.dir, header, sync)
+        });
+        match created {
             Ok(segment) => self.segment = Some(segment),
             Err(error) => {
                 // It has its name already, and whether it keeps it is unknown: no other segment may take its versions.
@@ -184,11 +197,11 @@ impl LogWriter {
 }
 
 impl Segment {
-    fn create(dir: &Path, header: SegmentHeader) -> Result<Self> {
+    fn create(dir: &Path, header: SegmentHeader, is_for_sync: bool) -> Result<Self> {
         let temporary = dir.join("new");
         let path = dir.join(segment_name(header.first_version));
         disk::remove_file(&temporary)?;
-        let result = Self::allocate(&temporary, header)
+        let result = Self::allocate(&temporary, header, is_for_sync)
             .and_then(|file| file.rename(&path))
             .and_then(|file| disk::sync_dir(dir).map(|()| file));
         match result {
@@ -207,9 +220,15 @@ impl Segment {
     }
 
     /// Makes the file with all its blocks, zero but for the header, and on disk.
-    fn allocate(path: &Path, header: SegmentHeader) -> Result<OutFile> {
+    ///
+    /// Allocated blocks read as zeros, but the file system notes for each when it is first written to, and an fsync waits
+    /// for that. So the zeros are written where fsyncs are to come.
+    fn allocate(path: &Path, header: SegmentHeader, is_for_sync: bool) -> Result<OutFile> {
         let file = OutFile::create_new(path)?;
         file.allocate(header.segment_bytes)?;
+        if is_for_sync {
+            file.write_zeros(0, header.segment_bytes)?;
+        }
         file.write_at(&header.encode(), 0)?;
         file.sync()?;
         Ok(file)

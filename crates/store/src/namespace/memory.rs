@@ -12,10 +12,10 @@ use super::{
     pages::{PageCache, encode_pages, read_all},
 };
 use crate::{
-    apart::apart,
+    apart::{Length, apart},
     error::Result,
     keyspace::Keyspace,
-    state::{Counted, TableState},
+    state::TableState,
 };
 
 /// What an entry costs beside its key and value: the map's slot, two counted headers, its place among the changed.
@@ -102,14 +102,6 @@ impl Namespace {
         self.read_raw().table.clone()
     }
 
-    /// Notes how much of the pages of a generation was found to be useless.
-    pub(crate) fn note_counted(&self, generation: u32, counted: Counted) {
-        let mut inner = self.write();
-        if inner.table.generation == generation {
-            inner.table.counted = counted;
-        }
-    }
-
     pub(super) fn cache(&self) -> &Mutex<PageCache> {
         &self.cache
     }
@@ -132,7 +124,7 @@ impl Namespace {
         let mut inner = self.write();
         if !inner.is_decided {
             let loaded = &mut *inner;
-            apart(|| loaded.load(self.memory_bytes_max))?;
+            apart(Length::Short, || loaded.load(self.memory_bytes_max))?;
         }
         drop(inner);
         Ok(self.read_raw())
@@ -228,11 +220,11 @@ impl Namespace {
         let pages = encode_pages(&changed, page_bytes)?;
         let first_id = table.keyspace.take_page_ids(pages.len());
         let pages: Vec<_> = (first_id..).zip(pages).collect();
-        table.keyspace.write(&pages)?;
         let metas = pages
             .iter()
             .map(|(id, page)| page.meta(*id, version.number))
             .collect();
+        table.keyspace.write(pages);
         table.append(metas, is_cleared, version);
         Ok(table)
     }

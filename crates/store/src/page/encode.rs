@@ -125,8 +125,15 @@ fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>> {
     let options = IpcWriteOptions::default();
     let generator = IpcDataGenerator::default();
     let mut tracker = DictionaryTracker::new(false);
-    // Gives each dictionary its id, in the order in which the decoder's schema has them.
-    generator.schema_to_bytes_with_dictionary_tracker(&batch.schema(), &mut tracker, &options);
+    let has_dictionaries = batch
+        .schema_ref()
+        .flattened_fields()
+        .iter()
+        .any(|field| matches!(field.data_type(), DataType::Dictionary(..)));
+    if has_dictionaries {
+        // Gives each dictionary its id, in the order in which the decoder's schema has them.
+        generator.schema_to_bytes_with_dictionary_tracker(&batch.schema(), &mut tracker, &options);
+    }
     let (dictionaries, rows) = generator
         .encode(
             batch,
@@ -135,22 +142,21 @@ fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>> {
             &mut IpcWriteContext::default(),
         )
         .map_err(failed)?;
-    let mut sizes = Vec::new();
-    let mut messages = Vec::new();
-    for message in dictionaries.into_iter().chain([rows]) {
-        sizes.push(write_message(&mut messages, message, &options).map_err(failed)?);
-    }
+    let messages: Vec<_> = dictionaries.into_iter().chain([rows]).collect();
     let as_u32 = |len: usize| {
         u32::try_from(len).map_err(|_| Error::new(ErrorKind::Resource, "page is over 4 GiB"))
     };
-    let mut page = Vec::with_capacity(messages.len() + 64);
-    page.extend_from_slice(&as_u32(sizes.len())?.to_le_bytes());
-    for (metadata, body) in sizes {
-        page.extend_from_slice(&as_u32(metadata)?.to_le_bytes());
-        page.extend_from_slice(&as_u32(body)?.to_le_bytes());
+    let mut header = Vec::with_capacity(64);
+    header.extend_from_slice(&as_u32(messages.len())?.to_le_bytes());
+    let header_bytes = (4 + 8 * messages.len()).next_multiple_of(64);
+    let mut page = Vec::with_capacity(header_bytes + slice_bytes(batch) + 1024);
+    page.resize(header_bytes, 0);
+    for message in messages {
+        let (metadata, body) = write_message(&mut page, message, &options).map_err(failed)?;
+        header.extend_from_slice(&as_u32(metadata)?.to_le_bytes());
+        header.extend_from_slice(&as_u32(body)?.to_le_bytes());
     }
-    page.resize(page.len().next_multiple_of(64), 0);
-    page.extend_from_slice(&messages);
+    page[..header.len()].copy_from_slice(&header);
     Ok(page)
 }
 

@@ -1,6 +1,8 @@
 //! The smallest and the largest value of each column of a page.
 
-use arrow_array::{Array, ArrayRef, ArrowNativeTypeOp, cast::AsArray, downcast_primitive_array};
+use arrow_array::{
+    Array, ArrayRef, ArrowNativeTypeOp, OffsetSizeTrait, cast::AsArray, downcast_primitive_array,
+};
 use arrow_buffer::NullBuffer;
 use arrow_row::{RowConverter, SortField};
 use arrow_schema::DataType;
@@ -109,11 +111,23 @@ fn extremes(column: &ArrayRef) -> Option<(usize, usize)> {
     let array = column.as_ref();
     downcast_primitive_array!(
         array => extremes_by(array.nulls(), array.len(), |row| array.value(row), |a, b| a.is_lt(*b)),
-        DataType::Utf8 => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_string::<i32>().value(row).as_bytes()),
-        DataType::LargeUtf8 => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_string::<i64>().value(row).as_bytes()),
+        DataType::Utf8 => {
+            let array = array.as_string::<i32>();
+            extremes_of_offsets(array.nulls(), array.value_offsets(), array.value_data())
+        },
+        DataType::LargeUtf8 => {
+            let array = array.as_string::<i64>();
+            extremes_of_offsets(array.nulls(), array.value_offsets(), array.value_data())
+        },
+        DataType::Binary => {
+            let array = array.as_binary::<i32>();
+            extremes_of_offsets(array.nulls(), array.value_offsets(), array.value_data())
+        },
+        DataType::LargeBinary => {
+            let array = array.as_binary::<i64>();
+            extremes_of_offsets(array.nulls(), array.value_offsets(), array.value_data())
+        },
         DataType::Utf8View => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_string_view().value(row).as_bytes()),
-        DataType::Binary => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_binary::<i32>().value(row)),
-        DataType::LargeBinary => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_binary::<i64>().value(row)),
         DataType::BinaryView => extremes_of_bytes(array.nulls(), array.len(), |row| array.as_binary_view().value(row)),
         _ => None,
     )
@@ -147,24 +161,47 @@ fn extremes_of_bytes<'a>(
 ) -> Option<(usize, usize)> {
     let prefixed = |row: usize| {
         let bytes = value(row);
-        let prefix = bytes.first_chunk::<8>().map_or_else(
-            || {
-                let mut prefix = [0; 8];
-                prefix[..bytes.len()].copy_from_slice(bytes);
-                prefix
-            },
-            |prefix| *prefix,
-        );
+        let mut prefix = [0; 8];
+        let len = bytes.len().min(8);
+        prefix[..len].copy_from_slice(&bytes[..len]);
         (u64::from_be_bytes(prefix), bytes)
     };
     extremes_by(nulls, num_rows, prefixed, |a, b| a < b)
+}
+
+/// As [`extremes_of_bytes`], for values that lie one behind the other: most prefixes are one load then.
+fn extremes_of_offsets<O: OffsetSizeTrait>(
+    nulls: Option<&NullBuffer>,
+    offsets: &[O],
+    values: &[u8],
+) -> Option<(usize, usize)> {
+    let prefixed = |row: usize| {
+        let (start, end) = (offsets[row].as_usize(), offsets[row + 1].as_usize());
+        let bytes = &values[start..end];
+        let prefix = if let Some(chunk) = values[start..].first_chunk() {
+            // What follows a value of less than eight bytes is not its own.
+            let num_foreign = 8_usize.saturating_sub(bytes.len());
+            let own = if num_foreign == 8 {
+                0
+            } else {
+                u64::MAX << (8 * num_foreign)
+            };
+            u64::from_be_bytes(*chunk) & own
+        } else {
+            let mut prefix = [0; 8];
+            prefix[..bytes.len()].copy_from_slice(bytes);
+            u64::from_be_bytes(prefix)
+        };
+        (prefix, bytes)
+    };
+    extremes_by(nulls, offsets.len() - 1, prefixed, |a, b| a < b)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow_array::{BinaryArray, Float64Array, Int32Array, StringViewArray};
+    use arrow_array::{BinaryArray, Float64Array, Int32Array, StringArray, StringViewArray};
 
     use super::*;
 
@@ -206,6 +243,9 @@ mod tests {
             ])),
             Arc::new(Float64Array::from(vec![0.0, -0.0])),
             Arc::new(StringViewArray::from_iter_values(texts)),
+            Arc::new(StringArray::from_iter_values(texts)),
+            Arc::new(StringArray::from_iter_values(texts).slice(1, 3)),
+            Arc::new(StringArray::from_iter_values(["b", "abcdefghi"])),
             Arc::new(BinaryArray::from_iter_values(texts.iter().rev())),
             Arc::new(BinaryArray::from_iter_values(["abcdefgh\0", "abcdefgh"])),
         ];

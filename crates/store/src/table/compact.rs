@@ -30,7 +30,6 @@ use crate::{
     page::{EncodedPage, PageEncoder, PageKind, PageMeta, compact_columns},
     settings::{SMALL_PAGES_MIN, StoreOptions},
     state::{Counted, TableState},
-    table::LiveRows,
 };
 
 /// Rows that are put together before they are cut into pages.
@@ -338,9 +337,9 @@ impl Writer {
     fn write(&mut self, pages: Vec<EncodedPage>) -> Result<()> {
         let first_id = self.keyspace.take_page_ids(pages.len());
         let pages: Vec<(u64, EncodedPage)> = (first_id..).zip(pages).collect();
-        self.keyspace.write(&pages)?;
         let metas = pages.iter().map(|(id, page)| page.meta(*id, self.version));
         self.pages.extend(metas);
+        self.keyspace.write(pages);
         self.keyspace.relieve()
     }
 }
@@ -376,7 +375,7 @@ pub(crate) fn copy_pages<'a>(
             ));
             copied.push(PageMeta { id, ..page.clone() });
         }
-        to.keyspace.write(&encoded)?;
+        to.keyspace.write(encoded);
         to.keyspace.relieve()
     };
     let mut window_bytes = 0;
@@ -509,18 +508,14 @@ fn ranges(table: &TableState, range_bytes: u64) -> Result<Vec<KeyRange>> {
     Ok(ranges)
 }
 
-/// Whether a compaction of a table pays.
-pub(crate) enum Due {
-    Yes,
-    No,
-    /// Not yet: this is how much was found to be useless.
-    Counted(Counted),
-}
+/// A table of fewer pages is small, whatever of it is dead; and a compaction costs more than to keep it.
+const COMPACT_PAGES_MIN: usize = 8;
 
-/// Finds out whether a table has so much that is dead or small that a compaction pays.
+/// Whether a table has so much that may be dead or is small that a compaction pays.
 ///
-/// Counting the dead reads all keys. That is done only once so much was written since it was done last that the answer
-/// may have changed, so it costs a fixed share of the writing.
+/// How much is dead is not known without reading all keys, so it is what may be at most. Where rows are only added, a
+/// table is rewritten each time it has doubled, which costs as much as writing it did, and is sorted then and read
+/// without a look at its keys.
 ///
 /// `dead_factor` is how many dead rows to a live one are too many.
 pub(crate) fn is_due(
@@ -528,7 +523,7 @@ pub(crate) fn is_due(
     fold_to: u64,
     dead_factor: u64,
     options: &StoreOptions,
-) -> Result<Due> {
+) -> bool {
     let base = table.with_pages(|page| page.version <= fold_to);
     let small_bytes = options.page_bytes / 4;
     let later = &base.pages[base.num_sorted_pages..];
@@ -538,25 +533,12 @@ pub(crate) fn is_due(
         .count();
     let num_full = base.num_bytes() / (options.page_bytes.max(1) as u64);
     if num_small >= SMALL_PAGES_MIN && num_small as u64 >= num_full {
-        return Ok(Due::Yes);
+        return true;
     }
-    if base.is_distinct {
-        return Ok(Due::No);
+    if base.pages.len() < COMPACT_PAGES_MIN {
+        return false;
     }
-    let num_stored = base.num_stored();
-    // A row or key that comes makes at most one useless: itself or another.
-    let num_new = num_stored.saturating_sub(table.counted.num_stored);
-    let num_dead_max = (table.counted.num_dead + num_new).min(num_stored);
-    if num_dead_max < dead_factor * (num_stored - num_dead_max) {
-        return Ok(Due::No);
-    }
-    let num_live = LiveRows::find(&base)?.num_rows;
-    let num_dead = num_stored - num_live;
-    if num_dead >= dead_factor * num_live.max(1) {
-        return Ok(Due::Yes);
-    }
-    Ok(Due::Counted(Counted {
-        num_stored,
-        num_dead,
-    }))
+    let num_dead_max = base.num_dead_max();
+    let num_live_min = base.num_stored() - num_dead_max;
+    !base.is_distinct && num_dead_max >= dead_factor * num_live_min
 }

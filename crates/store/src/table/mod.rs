@@ -6,7 +6,7 @@ mod pages;
 mod snapshot;
 
 pub(crate) use self::{
-    compact::{Compaction, Due, copy_pages, is_due},
+    compact::{Compaction, copy_pages, is_due},
     live::{LiveRows, count_older, key_converter},
 };
 pub use self::{

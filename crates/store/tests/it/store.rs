@@ -71,7 +71,13 @@ fn a_second_writer_is_refused_with_the_holders_process_id() {
 #[test]
 fn a_reader_sees_its_commit_while_a_writer_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let store = with_table(dir.path());
+    drop(with_table(dir.path()));
+    // A compaction holds a checkpoint as a reader does.
+    let options = StoreOptions {
+        compaction: CompactionMode::Never,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(dir.path(), options).unwrap();
     let reader = Store::open_read_only(dir.path()).unwrap();
     let table = reader.table("names").unwrap();
     for round in 0..5 {
@@ -494,6 +500,53 @@ fn committing_from_every_thread_of_a_pool_comes_to_an_end() {
         });
     });
     assert_eq!(state.len().unwrap(), 200 * 50);
+}
+
+/// All stores of a process share the threads that compact. When these took the stores' locks, each could wait for a lock
+/// whose holder waited for them.
+#[test]
+fn stores_that_compact_at_the_same_time_come_to_an_end() {
+    let work = |seed: u64| {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            durability: Durability::Buffered,
+            checkpoint_log_bytes: 0,
+            log_segment_bytes: 4096,
+            page_bytes: 400,
+            compact_bytes: 700,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(dir.path(), options).unwrap();
+        let mut transaction = store.begin().unwrap();
+        transaction.create_table("names", spec()).unwrap();
+        transaction.commit().unwrap();
+        for round in 0..60 {
+            let mut transaction = store.begin().unwrap();
+            if (round as u64 + seed).is_multiple_of(7) {
+                // What was there before is counted when it goes.
+                transaction.replace("names", spec()).unwrap();
+            }
+            transaction.upsert("names", &rows(round, 200)).unwrap();
+            transaction.commit().unwrap();
+            if (round as u64 + seed).is_multiple_of(5) {
+                store.compact().unwrap();
+            }
+        }
+    };
+    let (done, is_done) = std::sync::mpsc::channel();
+    for seed in 0..6 {
+        let done = done.clone();
+        std::thread::spawn(move || {
+            work(seed);
+            // Nobody listens any more if another has failed.
+            let _ = done.send(());
+        });
+    }
+    drop(done);
+    for _ in 0..6 {
+        // Far more than it takes; a lock that is never let go takes longer.
+        is_done.recv_timeout(Duration::from_mins(5)).unwrap();
+    }
 }
 
 /// Whether an entry had ended was asked of the commit's time, which does not go back with the clock: after the clock was

@@ -5,7 +5,7 @@
 //! *pending*, and each piece may be there or be missing, whatever the others do: every 512-byte sector of a write, a
 //! change of a file's length, a new entry, a removed one, a rename (which is whole or not at all).
 //!
-//! Files that Tonbo wrote are first seen as the source of a link or a copy; all of their content is pending then.
+//! Files that Tonbo wrote are first seen as the source of a link or a copy, or when they are fsynced; all of their content is pending then.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
@@ -33,7 +33,8 @@ pub(crate) enum Record {
     Open(PathBuf),
     Allocate(PathBuf, u64),
     Write(PathBuf, u64, Vec<u8>),
-    SyncFile(PathBuf),
+    /// The content is that of the file, if it is one of Tonbo's: nobody may have seen it before.
+    SyncFile(PathBuf, Vec<u8>),
     SyncDir(PathBuf),
     Rename(PathBuf, PathBuf),
     /// The content is that of the source, in case that nobody has seen it before.
@@ -134,7 +135,11 @@ impl Observer for Recorder {
             Op::Open(path) => Record::Open(relative(path)),
             Op::Allocate(path, len) => Record::Allocate(relative(path), len),
             Op::Write(path, at, bytes) => Record::Write(relative(path), at, bytes.to_vec()),
-            Op::SyncFile(path) => Record::SyncFile(relative(path)),
+            Op::SyncFile(path) => {
+                let is_tonbos = path.extension().is_some_and(|ending| ending == "parquet");
+                let content = is_tonbos.then(|| std::fs::read(path).unwrap());
+                Record::SyncFile(relative(path), content.unwrap_or_default())
+            }
             Op::SyncDir(path) => Record::SyncDir(relative(path)),
             Op::Rename(from, to) => Record::Rename(relative(from), relative(to)),
             Op::Link(from, to) => {
@@ -360,6 +365,18 @@ impl Sim {
         })
     }
 
+    /// A file that was written by somebody who does not say so: all of its content is pending.
+    fn find_or_add(&mut self, path: &Path, content: &[u8]) -> NodeId {
+        self.find(path).unwrap_or_else(|| {
+            let id = self.add_node(Node::File {
+                durable: Vec::new(),
+                pending: vec![FileChange::Write(0, content.to_vec())],
+            });
+            self.add_entry(path, id);
+            id
+        })
+    }
+
     fn known(&self, path: &Path) -> NodeId {
         self.find(path)
             .unwrap_or_else(|| panic!("unknown path: {}", path.display()))
@@ -430,8 +447,8 @@ impl Sim {
             Record::Write(path, at, bytes) => {
                 self.change_file(path, FileChange::Write(*at, bytes.clone()));
             }
-            Record::SyncFile(path) => {
-                let id = self.known(path);
+            Record::SyncFile(path, content) => {
+                let id = self.find_or_add(path, content);
                 let Node::File { durable, pending } = &mut self.nodes[id] else {
                     panic!("not a file: {}", path.display());
                 };
@@ -459,14 +476,7 @@ impl Sim {
                 self.change_dir(to_dir, DirChange::Rename(from_name, to_name, id));
             }
             Record::Link(from, to, content) => {
-                let id = self.find(from).unwrap_or_else(|| {
-                    let id = self.add_node(Node::File {
-                        durable: Vec::new(),
-                        pending: vec![FileChange::Write(0, content.clone())],
-                    });
-                    self.add_entry(from, id);
-                    id
-                });
+                let id = self.find_or_add(from, content);
                 self.add_entry(to, id);
             }
             Record::Copy(to, content) => {
