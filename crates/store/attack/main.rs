@@ -42,7 +42,7 @@ use support::{
     power::{PowerCase, PowerReport, watch},
     random::Random,
     space::update_again_and_again,
-    work::{Kind, Models, NOW_US, Work, fast_dir},
+    work::{Event, Kind, Models, NOW_US, Work, check_copies, fast_dir},
     workload::{check, check_history, check_state, step_of},
 };
 
@@ -62,11 +62,12 @@ struct Asked {
     attack: String,
     lasts: Duration,
     seed: u64,
-    kinds: Vec<Kind>,
+    /// All that the attack is made for, if none.
+    kind: Option<Kind>,
 }
 
 const USAGE: &str = "usage: attack model|kill|power|recovery|damage|errors|shutdown|space|full [--for 10m] [--seed 1] \
-                     [--kind small|bulk|checkpoint|compaction|open|mixed]";
+                     [--kind small|bulk|checkpoint|compaction|open|backup|mixed|threaded]";
 
 fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -84,14 +85,14 @@ fn asked(mut args: impl Iterator<Item = String>) -> Option<Asked> {
         attack: args.next()?,
         lasts: Duration::from_mins(1),
         seed: 1,
-        kinds: Kind::ALL.to_vec(),
+        kind: None,
     };
     while let Some(option) = args.next() {
         let value = args.next()?;
         match option.as_str() {
             "--for" => asked.lasts = duration(&value)?,
             "--seed" => asked.seed = value.parse().ok()?,
-            "--kind" => asked.kinds = vec![Kind::parse(&value)?],
+            "--kind" => asked.kind = Some(Kind::parse(&value)?),
             _ => return None,
         }
     }
@@ -124,11 +125,17 @@ fn main() {
             std::process::exit(2);
         }
     };
+    // The others do the same work again and again.
+    let takes_all = matches!(asked.attack.as_str(), "model" | "kill" | "shutdown");
+    let kinds: Vec<Kind> = match asked.kind {
+        Some(kind) => vec![kind],
+        None if takes_all => Kind::all().collect(),
+        None => Kind::REPEATABLE.to_vec(),
+    };
     let begun = Instant::now();
     let mut num_rounds = 0;
-    // A backup is one more kind of work once there is one.
     for seed in asked.seed.. {
-        for kind in &asked.kinds {
+        for kind in &kinds {
             let attack_name = &asked.attack;
             let context = || format!("attack {attack_name} --seed {seed} --kind {}", kind.name());
             let found = watch(context, || attack(seed, *kind));
@@ -156,21 +163,37 @@ fn worker(job: &Job) -> Command {
 }
 
 fn model(seed: u64, kind: Kind) -> String {
+    const NUM_ACTIONS: u64 = 1500;
     let dir = fast_dir();
     let mut work = Work::new(&dir.path().join("store"), kind, seed, seed);
     let mut random = Random::new(seed);
-    for _ in 0..300 {
-        work.act(&mut |_| {}).unwrap();
+    let mut num_operations = 0;
+    for action in 1..=NUM_ACTIONS {
+        let mut attempted = None;
+        work.act(&mut |event| {
+            if let Event::Attempted(step) = event {
+                attempted = Some(step);
+            }
+        })
+        .unwrap();
+        num_operations += 1;
+        if let Some(step) = attempted {
+            num_operations += work.models.edits_after(step - 1).len();
+        }
         if let Some(store) = &work.store {
             let step = step_of(store);
-            let model = work.models.at(step);
-            check(store, model, NOW_US);
-            check_state(store, model, &mut random, NOW_US);
-            check_history(store, model);
-            work.models.forget_before(step);
+            // Looking at everything costs more than most actions.
+            if random.below(12) == 0 || action == NUM_ACTIONS {
+                check_copies(&work.dir, kind, &mut work.models, step);
+                let model = work.models.at(step);
+                check(store, model, NOW_US);
+                check_state(store, model, &mut random, NOW_US);
+                check_history(store, model);
+                work.models.forget_before(step);
+            }
         }
     }
-    "300 actions".to_owned()
+    format!("{num_operations} operations")
 }
 
 fn kill(seed: u64, kind: Kind) -> String {

@@ -20,7 +20,7 @@ fn damage_is_an_error_that_names_the_file_or_changes_nothing() {
 
 #[test]
 fn reading_everything_leaves_every_byte_and_time_as_it_was() {
-    for kind in Kind::ALL {
+    for kind in Kind::all() {
         let dir = fast_dir();
         let mut work = Work::new(&dir.path().join("store"), kind, 9, 9);
         for _ in 0..12 {

@@ -30,7 +30,7 @@ fn command(job: &Job) -> Command {
 #[test]
 fn what_was_acknowledged_survives_a_kill() {
     let seed = Random::seed(6);
-    for kind in [Kind::Mixed, Kind::Bulk] {
+    for kind in [Kind::Threaded, Kind::Bulk] {
         let dir = fast_dir();
         watch(
             || format!("DARNER_SEED={seed}"),

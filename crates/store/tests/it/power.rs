@@ -52,6 +52,12 @@ fn compactions_survive_power_loss_at_every_operation() {
 }
 
 #[test]
+fn backups_survive_power_loss_at_every_operation() {
+    let report = check(Kind::Backup, 8, false, 0);
+    assert!(report.num_disks > 50, "{report:?}");
+}
+
+#[test]
 fn killed_processes_and_then_power_loss_lose_nothing() {
     let report = check(Kind::Mixed, 16, true, 0);
     assert!(report.num_disks > 50, "{report:?}");
@@ -59,6 +65,6 @@ fn killed_processes_and_then_power_loss_lose_nothing() {
 
 #[test]
 fn power_loss_in_the_midst_of_recovery_loses_nothing() {
-    let report = check(Kind::Open, 12, false, 8);
+    let report = check(Kind::Open, 12, false, 4);
     assert!(report.num_recovery_disks > 20, "{report:?}");
 }

@@ -7,7 +7,8 @@ use std::{
 
 use arrow_array::{cast::AsArray, types::Int64Type};
 use darner_store::{
-    AsOf, Clock, CompactionMode, Durability, Result, Scan, Store, StoreOptions, TableSnapshot,
+    AsOf, Clock, CompactionMode, Durability, ErrorKind, Result, Scan, Store, StoreOptions,
+    TableSnapshot,
 };
 
 use super::{
@@ -26,8 +27,12 @@ pub(crate) enum Kind {
     Checkpoint,
     Compaction,
     Open,
+    Backup,
     /// Something of all.
     Mixed,
+    /// Something of all, with a thread that makes checkpoints and compacts meanwhile. What it does is no function of
+    /// the seed.
+    Threaded,
 }
 
 /// One thing to do.
@@ -36,6 +41,8 @@ enum Action {
     Commit,
     Checkpoint,
     Compact,
+    /// Copies the store to a new place beside it.
+    Backup,
     /// Ends without a word, and opens again.
     Drop,
     /// Ends in order, and opens again.
@@ -43,14 +50,20 @@ enum Action {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    /// Those whose file operations are a function of the seed.
+    pub(crate) const REPEATABLE: [Self; 7] = [
         Self::Small,
         Self::Bulk,
         Self::Checkpoint,
         Self::Compaction,
         Self::Open,
+        Self::Backup,
         Self::Mixed,
     ];
+
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::REPEATABLE.into_iter().chain([Self::Threaded])
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -59,32 +72,34 @@ impl Kind {
             Self::Checkpoint => "checkpoint",
             Self::Compaction => "compaction",
             Self::Open => "open",
+            Self::Backup => "backup",
             Self::Mixed => "mixed",
+            Self::Threaded => "threaded",
         }
     }
 
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::all().find(|kind| kind.name() == name)
     }
 
     /// Small numbers everywhere, so that little work meets every path.
     pub(crate) fn options(self) -> StoreOptions {
-        let is_mixed = self == Self::Mixed;
+        let is_mixed = matches!(self, Self::Mixed | Self::Threaded);
         StoreOptions {
             durability: Durability::Synced,
             page_bytes: 2000,
             bulk_bytes: match self {
                 Self::Bulk => 0,
-                Self::Mixed => 2500,
+                Self::Mixed | Self::Threaded => 2500,
                 _ => 16 << 20,
             },
             checkpoint_log_bytes: if is_mixed { 12_000 } else { 64 << 20 },
             log_segment_bytes: if is_mixed { 4096 } else { 16_384 },
-            // By the thread that works, so that the order of operations is a function of the seed.
-            compaction: if is_mixed || self == Self::Compaction {
-                CompactionMode::AtOnce
-            } else {
-                CompactionMode::Never
+            compaction: match self {
+                Self::Threaded => CompactionMode::Background,
+                // By the thread that works, so that the order of operations is a function of the seed.
+                Self::Mixed | Self::Compaction => CompactionMode::AtOnce,
+                _ => CompactionMode::Never,
             },
             compact_bytes: 3000,
             state_memory_bytes: 4000,
@@ -98,11 +113,13 @@ impl Kind {
             Self::Checkpoint if is_other => Action::Checkpoint,
             Self::Compaction if is_other => Action::Compact,
             Self::Open if is_other => [Action::Drop, Action::Close][random.below(2) as usize],
-            Self::Mixed => match random.below(12) {
+            Self::Backup if is_other => Action::Backup,
+            Self::Mixed | Self::Threaded => match random.below(12) {
                 0 => Action::Checkpoint,
                 1 => Action::Compact,
                 2 => Action::Drop,
                 3 => Action::Close,
+                4 => Action::Backup,
                 _ => Action::Commit,
             },
             _ => Action::Commit,
@@ -171,6 +188,7 @@ pub(crate) struct Work {
     pub(crate) models: Models,
     pub(crate) store: Option<Store>,
     actions: Random,
+    num_backups: u64,
 }
 
 impl Work {
@@ -182,6 +200,7 @@ impl Work {
             models: Models::new(seed),
             store: None,
             actions: Random::new(actions_seed),
+            num_backups: 0,
         }
     }
 
@@ -205,12 +224,43 @@ impl Work {
             }
             Action::Checkpoint => store.checkpoint(),
             Action::Compact => store.compact(),
+            Action::Backup => {
+                self.num_backups += 1;
+                // Processes that were killed have left theirs.
+                let (process, number) = (std::process::id(), self.num_backups);
+                let copy = format!("{COPY}{process}-{number}");
+                store.backup(self.dir.with_file_name(copy)).map(|_| ())
+            }
             Action::Drop => {
                 self.store = None;
                 Ok(())
             }
             Action::Close => self.store.take().map_or(Ok(()), Store::close),
         }
+    }
+}
+
+/// How the names of copies begin.
+const COPY: &str = "copy-";
+
+/// Looks at the copies beside a store and removes them. Each is the store after one of its steps, or no store at all.
+pub(crate) fn check_copies(dir: &Path, kind: Kind, models: &mut Models, attempted: u64) {
+    for found in std::fs::read_dir(dir.parent().unwrap()).unwrap() {
+        let copy = found.unwrap().path();
+        let name = copy.file_name().unwrap().to_str().unwrap();
+        if !name.starts_with(COPY) {
+            continue;
+        }
+        match Store::open_read_only_with(&copy, kind.options()) {
+            Ok(store) => {
+                let step = step_of(&store);
+                assert!(step <= attempted, "copy of step {step} of {attempted}");
+                check(&store, models.at(step), NOW_US);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => panic!("{} cannot be opened: {error:?}", copy.display()),
+        }
+        std::fs::remove_dir_all(&copy).unwrap();
     }
 }
 
@@ -237,6 +287,7 @@ fn check_and_commit(
         Ok(store) => store,
         Err(error) => panic!("cannot be opened: {error:?}"),
     };
+    check_copies(dir, kind, models, attempted);
     let store = open();
     let step = step_of(&store);
     assert!(
