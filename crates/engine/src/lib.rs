@@ -7,6 +7,7 @@
 
 mod dimension;
 mod error;
+mod huge;
 mod index;
 mod join;
 mod key;

@@ -1,12 +1,13 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, UInt32Array, new_empty_array, new_null_array};
+use arrow_array::{Array, ArrayRef, new_empty_array, new_null_array};
 use arrow_cast::{CastOptions, can_cast_types, cast_with_options};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef};
 use arrow_select::concat::concat;
-use arrow_select::take::take;
 
+use super::Wanted;
+use crate::huge;
 use crate::{Error, ErrorKind, Result};
 
 /// One column of a dimension, contiguous.
@@ -70,6 +71,7 @@ impl Column {
                 .map_err(failed)?;
             concat(&wide.iter().map(AsRef::as_ref).collect::<Vec<_>>()).map_err(failed)?
         };
+        collapse(&values);
         Ok(Self {
             field,
             values,
@@ -91,16 +93,16 @@ impl Column {
         self.declare(self.values.slice(start, len))
     }
 
-    /// The rows at `indices`, null where they are, of the field's type.
-    pub(crate) fn gather(&self, indices: &UInt32Array) -> Result<ArrayRef> {
-        self.declare(gather(&self.field, &self.values, indices)?)
+    /// The rows that are wanted, null where there is none, of the field's type.
+    pub(crate) fn gather(&self, wanted: &Wanted<'_>) -> Result<ArrayRef> {
+        self.declare(gather(&self.field, &self.values, wanted)?)
     }
 
     /// As [`gather`](Self::gather), of type [`view_type`](Self::view_type).
-    pub(crate) fn gather_views(&self, indices: &UInt32Array) -> Result<ArrayRef> {
+    pub(crate) fn gather_views(&self, wanted: &Wanted<'_>) -> Result<ArrayRef> {
         match self.view_type() {
-            None => self.gather(indices),
-            Some(view_type) => gather(&self.field, self.views(&view_type)?, indices),
+            None => self.gather(wanted),
+            Some(view_type) => gather(&self.field, self.views(&view_type)?, wanted),
         }
     }
 
@@ -127,6 +129,7 @@ impl Column {
         }
         let views =
             to_views(&self.values, view_type).map_err(|error| gather_error(&self.field, error))?;
+        collapse(&views);
         // Another thread may have been faster; then its views are the ones.
         Ok(self.views.get_or_init(|| views))
     }
@@ -159,12 +162,19 @@ impl Column {
     }
 }
 
-/// Takes rows; an empty column, whose rows can all but be null, included.
-fn gather(field: &FieldRef, values: &ArrayRef, indices: &UInt32Array) -> Result<ArrayRef> {
-    if values.is_empty() {
-        return Ok(new_null_array(values.data_type(), indices.len()));
+/// Brings a column into large pages: joins read it in the order of the facts.
+fn collapse(values: &ArrayRef) {
+    for buffer in values.to_data().buffers() {
+        huge::collapse(buffer);
     }
-    take(values, indices, None).map_err(|error| gather_error(field, error))
+}
+
+/// Takes rows; an empty column, whose rows can all but be null, included.
+fn gather(field: &FieldRef, values: &ArrayRef, wanted: &Wanted<'_>) -> Result<ArrayRef> {
+    if values.is_empty() {
+        return Ok(new_null_array(values.data_type(), wanted.len()));
+    }
+    super::gather::gather(values, wanted).map_err(|error| gather_error(field, error))
 }
 
 fn gather_error(field: &FieldRef, error: ArrowError) -> Error {

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field, FieldRef, Schema, SchemaRef};
 
-use super::{Dimension, Matches};
+use super::{Dimension, Matches, Wanted};
 use crate::index::NO_MATCH;
 use crate::{Error, Result};
 
@@ -51,11 +51,11 @@ impl Dimension {
     pub fn get_many(&self, keys: &[ArrayRef]) -> Result<Found> {
         let mut matches = Matches::default();
         self.probe(keys, &mut matches)?;
-        let indices = gather_indices(matches.build_idx());
+        let wanted = Wanted::new(matches.build_idx());
         let columns = self
             .columns
             .iter()
-            .map(|column| column.gather(&indices))
+            .map(|column| column.gather(&wanted))
             .collect::<Result<_>>()?;
         let fields: Vec<Field> = self
             .schema
@@ -65,7 +65,7 @@ impl Dimension {
             .collect();
         let schema = Schema::new_with_metadata(fields, self.schema.metadata().clone());
         Ok(Found {
-            batch: batch(Arc::new(schema), columns, indices.len())?,
+            batch: batch(Arc::new(schema), columns, wanted.len())?,
             is_found: matches
                 .build_idx()
                 .iter()
@@ -88,18 +88,6 @@ impl Dimension {
             .first()
             .filter(|&&row| row != NO_MATCH)
             .map(|&row| row as usize))
-    }
-}
-
-/// Build rows as the indices of a gather: null for [`NO_MATCH`].
-pub(crate) fn gather_indices(build_idx: &[u32]) -> UInt32Array {
-    if build_idx.contains(&NO_MATCH) {
-        build_idx
-            .iter()
-            .map(|&row| (row != NO_MATCH).then_some(row))
-            .collect()
-    } else {
-        UInt32Array::from(build_idx.to_vec())
     }
 }
 

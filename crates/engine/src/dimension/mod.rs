@@ -2,6 +2,7 @@
 
 mod builder;
 mod column;
+mod gather;
 mod lookup;
 mod matches;
 mod resolve;
@@ -15,8 +16,9 @@ use arrow_schema::{FieldRef, SchemaRef};
 
 pub use self::builder::DimensionBuilder;
 pub(crate) use self::column::Column;
+pub(crate) use self::gather::Wanted;
 pub use self::lookup::Found;
-pub(crate) use self::lookup::{batch, column_index, gather_indices};
+pub(crate) use self::lookup::{batch, column_index};
 pub use self::matches::Matches;
 pub(crate) use self::resolve::{Event, Step, resolve};
 use crate::index::{Index, Layout, NO_MATCH};

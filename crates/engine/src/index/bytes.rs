@@ -1,4 +1,5 @@
 use super::NO_MATCH;
+use crate::huge;
 use crate::key::hash::{hash_bytes, home_slot};
 use crate::{Error, ErrorKind, Result};
 
@@ -38,13 +39,13 @@ impl BytesIndex {
     /// An index for up to `num_keys` inserts.
     pub(crate) fn new(num_keys: usize) -> Self {
         Self {
-            slots: vec![
+            slots: huge::vec(
                 Slot {
                     tag: 0,
-                    row: NO_MATCH
-                };
-                num_keys * 2 + 1
-            ],
+                    row: NO_MATCH,
+                },
+                num_keys * 2 + 1,
+            ),
             views: Vec::with_capacity(num_keys),
             data: Vec::new(),
         }

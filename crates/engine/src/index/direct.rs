@@ -1,4 +1,5 @@
 use super::NO_MATCH;
+use crate::huge;
 
 /// Row numbers at the place of their key: for keys that are dense.
 ///
@@ -15,7 +16,7 @@ impl DirectIndex {
     pub(crate) fn new(first_key: i64, range: usize) -> Self {
         Self {
             first_key,
-            rows: vec![NO_MATCH; range],
+            rows: huge::vec(NO_MATCH, range),
         }
     }
 

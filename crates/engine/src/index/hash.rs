@@ -1,4 +1,5 @@
 use super::NO_MATCH;
+use crate::huge;
 use crate::key::hash::{hash_int, home_slot};
 
 /// Open addressing over `i64` keys, linear probing, at most half full.
@@ -21,13 +22,13 @@ impl HashIndex {
     /// An index for up to `num_keys` inserts.
     pub(crate) fn new(num_keys: usize) -> Self {
         Self {
-            slots: vec![
+            slots: huge::vec(
                 Slot {
                     key: 0,
-                    row: NO_MATCH
-                };
-                num_keys * 2 + 1
-            ],
+                    row: NO_MATCH,
+                },
+                num_keys * 2 + 1,
+            ),
         }
     }
 

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, DictionaryArray, Int32Array, UInt32Array,
+    ArrayRef, DictionaryArray, Int32Array,
+    cast::AsArray,
     types::{Int32Type, UInt32Type},
 };
 use arrow_schema::{DataType, Field};
 
 use super::spec::{JoinKind, JoinSpec, OnMiss, SelectColumn};
-use crate::dimension::{Column, column_index, gather_indices};
-use crate::index::NO_MATCH;
+use crate::dimension::{Column, Wanted, column_index};
 use crate::{Dimension, Error, Result};
 
 /// How a dimension's columns come out.
@@ -172,60 +172,42 @@ pub(super) fn emit(
     build_idx: &[u32],
     out: &mut Vec<ArrayRef>,
 ) -> Result<()> {
-    let mut indices: Option<UInt32Array> = None;
-    let mut keys: Option<DictionaryKeys> = None;
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let wanted = Wanted::new(build_idx);
+    let mut keyed: Option<ArrayRef> = None;
     for OutputColumn { column, form } in columns {
         let column = dimension.column(*column);
         out.push(match form {
-            OutputForm::Plain => {
-                column.gather(indices.get_or_insert_with(|| gather_indices(build_idx)))?
-            }
-            OutputForm::View => {
-                column.gather_views(indices.get_or_insert_with(|| gather_indices(build_idx)))?
-            }
+            OutputForm::Plain => column.gather(&wanted)?,
+            OutputForm::View => column.gather_views(&wanted)?,
             OutputForm::Dictionary => {
-                let num_rows = dimension.num_rows();
-                keys.get_or_insert_with(|| DictionaryKeys::new(build_idx, num_rows))
-                    .over(column.values())?
+                let array = match &keyed {
+                    Some(keyed) => keyed
+                        .as_any_dictionary()
+                        .with_values(Arc::clone(column.values())),
+                    None => dictionary(&wanted, dimension.num_rows(), column.values())?,
+                };
+                Arc::clone(keyed.insert(array))
             }
         });
     }
     Ok(())
 }
 
-/// The keys that all dictionary columns of one dimension share.
-enum DictionaryKeys {
-    Int32(Int32Array),
-    UInt32(UInt32Array),
-}
-
-impl DictionaryKeys {
-    fn new(build_idx: &[u32], num_rows: usize) -> Self {
-        if has_wide_keys(num_rows) {
-            return Self::UInt32(gather_indices(build_idx));
-        }
-        Self::Int32(if build_idx.contains(&NO_MATCH) {
-            let key = |&row: &u32| (row != NO_MATCH).then_some(row.cast_signed());
-            build_idx.iter().map(key).collect()
-        } else {
-            build_idx
-                .iter()
-                .map(|row| row.cast_signed())
-                .collect::<Vec<i32>>()
-                .into()
-        })
-    }
-
-    fn over(&self, values: &ArrayRef) -> Result<ArrayRef> {
-        let values = Arc::clone(values);
-        let array: Result<ArrayRef, _> = match self {
-            Self::Int32(keys) => DictionaryArray::<Int32Type>::try_new(keys.clone(), values)
-                .map(|array| Arc::new(array) as ArrayRef),
-            Self::UInt32(keys) => DictionaryArray::<UInt32Type>::try_new(keys.clone(), values)
-                .map(|array| Arc::new(array) as ArrayRef),
-        };
-        array.map_err(|error| {
-            Error::internal("cannot use a dimension's column as a dictionary").with_source(error)
-        })
-    }
+/// A dimension's column as a dictionary, with its rows as the keys. All columns of a dimension are as long as each other,
+/// so other values can be put under the same keys.
+fn dictionary(wanted: &Wanted<'_>, num_rows: usize, values: &ArrayRef) -> Result<ArrayRef> {
+    let values = Arc::clone(values);
+    let array: Result<ArrayRef, _> = if has_wide_keys(num_rows) {
+        DictionaryArray::<UInt32Type>::try_new(wanted.indices().clone(), values)
+            .map(|array| Arc::new(array) as ArrayRef)
+    } else {
+        let keys = Int32Array::new(wanted.numbers(u32::cast_signed).into(), wanted.nulls());
+        DictionaryArray::<Int32Type>::try_new(keys, values).map(|array| Arc::new(array) as ArrayRef)
+    };
+    array.map_err(|error| {
+        Error::internal("cannot use a dimension's column as a dictionary").with_source(error)
+    })
 }
