@@ -1,0 +1,173 @@
+//! The join in memory, driven line by line over stdin by `compare.py`, which times other engines
+//! beside it.
+//!
+//! `compare DIM.arrow FACTS.arrow JOIN [--threads N]` prints one line of JSON about the dimension.
+//! Then, for each line on stdin: `view`, `plain` and `dictionary` join all facts, `build` builds
+//! the dimension anew; each prints one line of JSON.
+#![expect(clippy::print_stdout, reason = "the answers are read from stdout")]
+
+use std::{error::Error, fs::File, io::BufReader, sync::Arc, time::Instant};
+
+use arrow_array::{
+    Array, ArrayRef, RecordBatch,
+    cast::{AsArray, as_primitive_array},
+    types::Float64Type,
+};
+use arrow_ipc::reader::FileReader;
+use arrow_schema::SchemaRef;
+use darner_benches::BATCH_ROWS;
+use darner_engine::{
+    Collect, Dimension, DimensionBuilder, Encoding, JoinSpec, Joined, Scratch, StarJoin,
+};
+use rayon::prelude::*;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+struct Rows {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+}
+
+fn read(path: &str) -> Result<Rows> {
+    let reader = FileReader::try_new(BufReader::new(File::open(path)?), None)?;
+    Ok(Rows {
+        schema: reader.schema(),
+        batches: reader.collect::<std::result::Result<_, _>>()?,
+    })
+}
+
+/// Cuts batches to the size that the engine's own sources give. Nothing is copied.
+fn slice(batches: &[RecordBatch]) -> Vec<RecordBatch> {
+    let mut slices = Vec::new();
+    for batch in batches {
+        for start in (0..batch.num_rows()).step_by(BATCH_ROWS) {
+            slices.push(batch.slice(start, BATCH_ROWS.min(batch.num_rows() - start)));
+        }
+    }
+    slices
+}
+
+fn build(rows: &Rows, keys: &[String]) -> Result<Dimension> {
+    let mut builder = DimensionBuilder::new("d", Arc::clone(&rows.schema), keys)?;
+    for batch in &rows.batches {
+        builder.upsert(batch.clone())?;
+    }
+    Ok(builder.finish()?)
+}
+
+/// Joins all facts and keeps all that comes out, as the other engines must.
+fn join(
+    facts: &Rows,
+    spec: &JoinSpec,
+    dimension: &Arc<Dimension>,
+    encoding: Encoding,
+) -> Result<Vec<Joined>> {
+    let joins = vec![(spec.clone(), Arc::clone(dimension))];
+    let join = StarJoin::new(&facts.schema, None, joins, encoding)?.with_collect(Collect {
+        missing_keys: false,
+        missed_rows: false,
+    });
+    let joined: std::result::Result<_, _> = facts
+        .batches
+        .par_iter()
+        .map_init(Scratch::default, |scratch, batch| join.join(batch, scratch))
+        .collect();
+    Ok(joined?)
+}
+
+/// The sum of a float column's values that are not null, as plain floats or as a dictionary.
+fn sum(column: &ArrayRef) -> f64 {
+    if let Some(dictionary) = column.as_any_dictionary_opt() {
+        let values = as_primitive_array::<Float64Type>(dictionary.values());
+        let keys = dictionary.normalized_keys();
+        let rows = keys.iter().enumerate();
+        rows.filter(|&(row, &key)| dictionary.is_valid(row) && values.is_valid(key))
+            .map(|(_, &key)| values.value(key))
+            .sum()
+    } else {
+        as_primitive_array::<Float64Type>(column)
+            .iter()
+            .flatten()
+            .sum()
+    }
+}
+
+fn answer(joined: &[Joined], ns: u128) -> Result<String> {
+    let (mut rows, mut matched, mut total) = (0, 0, 0.0);
+    for Joined {
+        batch, counters, ..
+    } in joined
+    {
+        rows += batch.num_rows();
+        matched += counters[0].num_matched;
+        total += sum(batch.column_by_name("weight").ok_or("no column `weight`")?);
+    }
+    Ok(format!(
+        r#"{{"ns":{ns},"rows":{rows},"matched":{matched},"sum":{total:?}}}"#
+    ))
+}
+
+fn main() -> Result<()> {
+    let mut paths = Vec::new();
+    let mut num_threads = 1;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        if arg == "--threads" {
+            num_threads = args.next().ok_or("--threads needs a number")?.parse()?;
+        } else {
+            paths.push(arg);
+        }
+    }
+    let [dim, facts, spec] = paths.as_slice() else {
+        return Err("usage: compare DIM.arrow FACTS.arrow JOIN [--threads N]".into());
+    };
+    let spec = JoinSpec::parse(spec)?;
+    let keys: Vec<String> = spec
+        .on
+        .iter()
+        .map(|on| on.key.as_ref().unwrap_or(&on.fact).clone())
+        .collect();
+    let rows = read(dim)?;
+    let mut facts = read(facts)?;
+    facts.batches = slice(&facts.batches);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(num_threads)
+        .build()?;
+
+    let start = Instant::now();
+    let dimension = Arc::new(build(&rows, &keys)?);
+    let ns = start.elapsed().as_nanos();
+    println!(
+        r#"{{"build_ns":{ns},"rows":{},"layout":"{}","index_bytes":{}}}"#,
+        dimension.num_rows(),
+        dimension.layout().to_string().escape_default(),
+        dimension.index_bytes()
+    );
+
+    for line in std::io::stdin().lines() {
+        let encoding = match line?.trim() {
+            "view" => Encoding::View,
+            "plain" => Encoding::Plain,
+            "dictionary" => Encoding::Dictionary,
+            "build" => {
+                let start = Instant::now();
+                let built = build(&rows, &keys)?;
+                let ns = start.elapsed().as_nanos();
+                println!(r#"{{"ns":{ns},"rows":{}}}"#, built.num_rows());
+                continue;
+            }
+            other => return Err(format!("not a command: {other}").into()),
+        };
+        // The plan is timed too: the others plan each query.
+        let start = Instant::now();
+        let joined = pool.install(|| {
+            join(&facts, &spec, &dimension, encoding).map_err(|error| error.to_string())
+        })?;
+        let ns = start.elapsed().as_nanos();
+        println!("{}", answer(&joined, ns)?);
+    }
+    Ok(())
+}
