@@ -10,6 +10,7 @@ use crate::{
     keyspace::Keyspace,
     namespace::{Namespace, StateOp},
     page::{EncodedPage, PageMeta},
+    settings::FLUSH_BYTES,
     state::{State, TableState, Watermark},
     version::Version,
 };
@@ -216,7 +217,7 @@ fn move_pages(from: &Keyspace, to: &Keyspace, pages: &[(u64, &PageMeta)]) -> Res
         (*id, copy)
     });
     to.write(copies);
-    to.relieve()
+    to.relieve(FLUSH_BYTES)
 }
 
 /// Opens the tables that are written to: one that is damaged refuses the commit before it is in the log.
@@ -264,9 +265,9 @@ pub(crate) fn check(changes: &[Change]) -> Result<()> {
 }
 
 /// Gives memory back where many pages were written.
-pub(crate) fn relieve(changes: &[Change]) -> Result<()> {
+pub(crate) fn relieve(changes: &[Change], bytes_max: usize) -> Result<()> {
     changes.iter().try_for_each(|change| match change {
-        Change::Write { keyspace, .. } => keyspace.relieve(),
+        Change::Write { keyspace, .. } => keyspace.relieve(bytes_max),
         _ => Ok(()),
     })
 }

@@ -29,7 +29,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
     lock::ReaderLock,
     page::{EncodedPage, PageMeta},
-    settings::FLUSH_BYTES,
     state::table_dir_name,
     tonbo::Database,
     workdir::WorkDir,
@@ -196,16 +195,16 @@ impl Keyspace {
         }
     }
 
-    /// Gives memory back if much is waiting.
-    pub(crate) fn relieve(&self) -> Result<()> {
+    /// Gives memory back if more than so many bytes wait.
+    pub(crate) fn relieve(&self, bytes_max: usize) -> Result<()> {
         let num_bytes = || {
             let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
             waiting.num_bytes
         };
-        if num_bytes() > FLUSH_BYTES {
+        if num_bytes() > bytes_max {
             let gate = self.lock_gate();
             // Another thread may have done it.
-            if num_bytes() > FLUSH_BYTES {
+            if num_bytes() > bytes_max {
                 self.flush(&gate)?;
             }
         }

@@ -69,8 +69,11 @@ impl Default for StoreOptions {
 /// The most bytes that one encoded page may have; a single row larger than this is refused.
 pub(crate) const PAGE_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes of pages in Tonbo's memory before they are flushed to a file.
-pub(crate) const FLUSH_BYTES: usize = 128 << 20;
+/// Bytes of pages of a load or a compaction that wait in memory before they are written to a file.
+pub(crate) const FLUSH_BYTES: usize = 64 << 20;
+
+/// Bytes of pages of small commits that wait in memory, where no checkpoint comes before.
+pub(crate) const WAITING_BYTES_MAX: usize = 256 << 20;
 
 /// Fewer small pages than this are no reason for a compaction.
 pub(crate) const SMALL_PAGES_MIN: usize = 256;

@@ -23,7 +23,7 @@ use crate::{
     lock::WriterLock,
     log::{LogEnd, LogWriter, NewFrame, ReplayedFrame, read_log},
     namespace::{KeyedState, Namespace, StateOp, namespace_of, namespace_spec},
-    settings::{CompactionMode, Durability, StoreOptions},
+    settings::{CompactionMode, Durability, StoreOptions, WAITING_BYTES_MAX},
     state::{State, TableState, Watermark},
     table::TableSnapshot,
     transaction::Transaction,
@@ -759,7 +759,7 @@ impl Shared {
                 Ok(()) => {
                     change::write_pages(&mut changes);
                     // What cannot be flushed stays in memory, and is safe in the log.
-                    let _ = change::relieve(&changes);
+                    let _ = change::relieve(&changes, WAITING_BYTES_MAX);
                     self.apply(version, changes);
                     Ok(version)
                 }

@@ -28,7 +28,7 @@ use crate::{
     history::{HistoryEntry, RowCounts},
     keyspace::Keyspace,
     page::{EncodedPage, PageEncoder, PageKind, PageMeta, compact_columns},
-    settings::{SMALL_PAGES_MIN, StoreOptions},
+    settings::{FLUSH_BYTES, SMALL_PAGES_MIN, StoreOptions},
     state::{Counted, TableState},
 };
 
@@ -340,7 +340,7 @@ impl Writer {
         let metas = pages.iter().map(|(id, page)| page.meta(*id, self.version));
         self.pages.extend(metas);
         self.keyspace.write(pages);
-        self.keyspace.relieve()
+        self.keyspace.relieve(FLUSH_BYTES)
     }
 }
 
@@ -376,7 +376,7 @@ pub(crate) fn copy_pages<'a>(
             copied.push(PageMeta { id, ..page.clone() });
         }
         to.keyspace.write(encoded);
-        to.keyspace.relieve()
+        to.keyspace.relieve(FLUSH_BYTES)
     };
     let mut window_bytes = 0;
     for page in pages {
