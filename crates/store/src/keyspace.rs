@@ -231,11 +231,10 @@ impl Keyspace {
                 .collect();
             disk::observed(&Op::Insert(&self.dir), || Ok(()))
                 .map_err(|error| Error::io(self.cannot("write to a table"), error))?;
-            self.has_failed.store(true, Ordering::Relaxed);
             database
                 .insert(records)
+                .inspect_err(|_| self.note_failure())
                 .map_err(|error| error.context(self.dir.display()))?;
-            self.has_failed.store(false, Ordering::Relaxed);
             let mut waiting = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
             for (id, _) in &pages {
                 waiting.remove(*id);
@@ -243,16 +242,18 @@ impl Keyspace {
         }
         disk::observed(&Op::Flush(&self.dir), || Ok(()))
             .map_err(|error| Error::io(self.cannot("write a table to its files"), error))?;
-        self.has_failed.store(true, Ordering::Relaxed);
         database.flush().map_err(|error| {
+            self.note_failure();
             // Tonbo keeps the reason to itself. A write of our own meets it too, if it is the disk's.
             disk::probe(&self.dir)
                 .err()
                 .unwrap_or(error)
                 .context(self.cannot("write a table to its files"))
-        })?;
-        self.has_failed.store(false, Ordering::Relaxed);
-        Ok(())
+        })
+    }
+
+    fn note_failure(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
     }
 
     /// Fails if pages can never be written to files any more.
@@ -309,8 +310,7 @@ impl Keyspace {
                 continue;
             }
             let path = self.dir.join(&name);
-            disk::sync_file(&path)
-                .inspect_err(|_| self.has_failed.store(true, Ordering::Relaxed))?;
+            disk::sync_file(&path).inspect_err(|_| self.note_failure())?;
             let (num_bytes, crc) = disk::checksum_file(&path)?;
             gate.synced.push(TableFile {
                 name,

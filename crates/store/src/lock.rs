@@ -25,7 +25,20 @@ use crate::{
 
 /// The writer's lock on a store, held until it is dropped.
 pub(crate) struct WriterLock {
-    _file: File,
+    file: File,
+}
+
+/// A child that another thread is about to start has the file, too, until it becomes another program: to close ours would
+/// not be the end of the lock.
+fn let_go(file: &File) {
+    // It goes with the last of them anyway.
+    let _ = flock(file, FlockOperation::Unlock);
+}
+
+impl Drop for WriterLock {
+    fn drop(&mut self) {
+        let_go(&self.file);
+    }
 }
 
 impl WriterLock {
@@ -60,20 +73,26 @@ impl WriterLock {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(pid.as_bytes()))
             .map_err(|error| Error::io(action(), error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
 /// A reader's hold on a checkpoint's manifest.
 pub(crate) struct ReaderLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for ReaderLock {
+    fn drop(&mut self) {
+        let_go(&self.file);
+    }
 }
 
 impl ReaderLock {
     /// Takes a shared lock on an open file. `None` if a writer is about to remove it.
     pub(crate) fn take(file: File) -> Result<Option<Self>> {
         match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(Error::io(
                 "cannot lock a checkpoint for reading",
