@@ -251,7 +251,8 @@ pub(crate) fn forget(changes: &[Change]) {
         } = change
         {
             let written = pages.iter().filter(|page| page.page.is_none());
-            keyspace.forget(written.map(|page| page.meta.id));
+            let ids: Vec<u64> = written.map(|page| page.meta.id).collect();
+            keyspace.forget(&ids);
         }
     }
 }

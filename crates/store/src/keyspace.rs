@@ -268,12 +268,16 @@ impl Keyspace {
     }
 
     /// Gives up pages that no commit will ever have, as far as they wait.
-    pub(crate) fn forget(&self, ids: impl Iterator<Item = u64>) {
+    pub(crate) fn forget(&self, ids: &[u64]) {
+        if ids.is_empty() {
+            // The common case, which has nothing to wait for.
+            return;
+        }
         // While they are on their way into the database they are to stay.
         let _gate = self.lock_gate();
         let mut waiting = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
         for id in ids {
-            waiting.remove(id);
+            waiting.remove(*id);
         }
     }
 

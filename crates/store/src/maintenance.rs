@@ -253,6 +253,10 @@ impl Shared {
             // First, because a compaction ends with a checkpoint, and its pages need not be written twice then.
             self.compact_due();
         }
+        if self.is_ending.load(Ordering::Relaxed) {
+            // Whoever drops a store does not wait for files: the log has everything.
+            return;
+        }
         let _ = self.checkpoint_if(LogFill::Full);
         if let Ok(writer) = self.writer() {
             // What was held when a checkpoint was made may be free by now.
