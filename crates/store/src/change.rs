@@ -7,7 +7,7 @@ use crate::{
     codec::{Decoder, Encoder},
     error::{Error, ErrorKind, Result},
     history::{CommitKind, Retention},
-    keyspace::Keyspace,
+    keyspace::{Keyspace, Wanted},
     namespace::{Namespace, StateOp},
     page::{EncodedPage, PageMeta},
     settings::FLUSH_BYTES,
@@ -207,17 +207,15 @@ pub(crate) fn follow_compaction(state: &State, changes: &mut [Change]) -> Result
 fn move_pages(from: &Keyspace, to: &Keyspace, pages: &[(u64, &PageMeta)]) -> Result<()> {
     let metas: Vec<&PageMeta> = pages.iter().map(|(_, page)| *page).collect();
     let buffers = from.read(&metas)?;
-    let copies = pages.iter().zip(&buffers).map(|((id, page), bytes)| {
-        let copy = EncodedPage {
-            kind: page.kind,
-            num_rows: page.num_rows,
-            stats: page.stats.clone(),
-            bytes: bytes::Bytes::copy_from_slice(bytes),
-        };
-        (*id, copy)
-    });
+    let copies = pages
+        .iter()
+        .zip(&buffers)
+        .map(|((id, _), bytes)| (*id, bytes::Bytes::copy_from_slice(bytes)));
     to.write(copies);
-    to.relieve(FLUSH_BYTES)
+    to.relieve(
+        FLUSH_BYTES,
+        &Wanted::Some(pages.iter().map(|(id, _)| *id).collect()),
+    )
 }
 
 /// Opens the tables that are written to: one that is damaged refuses the commit before it is in the log.
@@ -235,9 +233,11 @@ pub(crate) fn write_pages(changes: &mut [Change]) {
             keyspace, pages, ..
         } = change
         {
-            let unwritten = pages
-                .iter_mut()
-                .filter_map(|page| page.page.take().map(|bytes| (page.meta.id, bytes)));
+            let unwritten = pages.iter_mut().filter_map(|page| {
+                page.page
+                    .take()
+                    .map(|encoded| (page.meta.id, encoded.bytes))
+            });
             keyspace.write(unwritten);
         }
     }
@@ -265,10 +265,20 @@ pub(crate) fn check(changes: &[Change]) -> Result<()> {
     })
 }
 
-/// Gives memory back where many pages were written.
+/// Gives memory back where many pages of small commits wait.
 pub(crate) fn relieve(changes: &[Change], bytes_max: usize) -> Result<()> {
     changes.iter().try_for_each(|change| match change {
-        Change::Write { keyspace, .. } => keyspace.relieve(bytes_max),
+        Change::Write { keyspace, .. } => keyspace.relieve(bytes_max, &Wanted::All),
+        _ => Ok(()),
+    })
+}
+
+/// Gives memory back where a large commit, which is not done yet, has written many pages.
+pub(crate) fn relieve_large(changes: &[Change]) -> Result<()> {
+    changes.iter().try_for_each(|change| match change {
+        Change::Write {
+            keyspace, pages, ..
+        } => keyspace.relieve(FLUSH_BYTES, &wanted(pages)),
         _ => Ok(()),
     })
 }
@@ -276,9 +286,15 @@ pub(crate) fn relieve(changes: &[Change], bytes_max: usize) -> Result<()> {
 /// Brings the pages of a large commit to disk, before others are kept from committing.
 pub(crate) fn flush_ahead(changes: &[Change]) -> Result<()> {
     changes.iter().try_for_each(|change| match change {
-        Change::Write { keyspace, .. } => keyspace.flush_ahead(),
+        Change::Write {
+            keyspace, pages, ..
+        } => keyspace.flush_ahead(&wanted(pages)),
         _ => Ok(()),
     })
+}
+
+fn wanted(pages: &[NewPage]) -> Wanted {
+    Wanted::pages(pages.iter().map(|page| &page.meta))
 }
 
 /// Brings a commit into the state. Its pages are in their keyspaces already.
@@ -398,6 +414,7 @@ pub(crate) fn apply_state(
 ) {
     for (name, id, ops) in changes {
         state.next_table_id = state.next_table_id.max(id.saturating_add(1));
+        state.namespaces_changed = state.version.number;
         if let Some(namespace) = state.namespaces.get(&name) {
             namespace.apply(ops, now_us);
         } else {

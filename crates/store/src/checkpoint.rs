@@ -32,7 +32,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     history::{CommitKind, HistoryEntry, Retention},
     keyspace::{
-        Attach, Keyspace, PAGES_SUFFIX, TableFile, TableSource, VERSION_DIR, check_copied,
+        Attach, Keyspace, PAGES_SUFFIX, TableFile, TableSource, VERSION_DIR, Wanted, check_copied,
         check_file,
     },
     lock::{self, ReaderLock},
@@ -178,7 +178,11 @@ fn write_files(
             link_unchanged(source, &table_dir)?
         } else {
             let keyspace = &table.keyspace;
-            let files = keyspace.flush_and(|known| copy_live(keyspace.dir(), known, &table_dir))?;
+            // Not what was committed later than what this checkpoint is of: the log has it.
+            let wanted = Wanted::pages(table.pages.iter().map(|page| &**page));
+            let files = keyspace.flush_and(&wanted, |known| {
+                copy_live(keyspace.dir(), known, &table_dir)
+            })?;
             write_page_list(&table_dir, table, files)?
         };
         disk::sync_dir(&table_dir.join(VERSION_DIR))?;

@@ -13,7 +13,7 @@
 //! once in less time than it takes ten one by one. Until then they are in the log, or their commit is not done.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
@@ -28,7 +28,7 @@ use crate::{
     disk::{self, Op},
     error::{Error, ErrorKind, Result},
     lock::ReaderLock,
-    page::{EncodedPage, PageMeta},
+    page::PageMeta,
     state::table_dir_name,
     tonbo::Database,
     workdir::WorkDir,
@@ -74,7 +74,7 @@ pub(crate) struct Keyspace {
     generation: u32,
     dir: PathBuf,
     /// Keeps the directory above `dir` for as long as this may look into it.
-    _work_dir: Arc<WorkDir>,
+    work_dir: Arc<WorkDir>,
     /// What the directory is made from on first use: where the newest checkpoint has it. `None` for a new generation.
     source: Mutex<Option<TableSource>>,
     database: OnceLock<Database>,
@@ -85,7 +85,9 @@ pub(crate) struct Keyspace {
     /// The database has refused pages, and has some of them perhaps; a key must not be written twice. Or files could
     /// not be written or brought to disk: what they hold is unknown then, even if it works the next time.
     has_failed: AtomicBool,
-    next_page_id: AtomicU64,
+    /// Shared with the generations that compactions have made of the same table, so that a page that is taken over by a
+    /// new generation keeps its number there.
+    next_page_id: Arc<AtomicU64>,
     /// Set when nothing will ever open the directory again: it goes with the last user.
     is_dropped: AtomicBool,
 }
@@ -100,6 +102,26 @@ impl Waiting {
     fn remove(&mut self, id: u64) {
         if let Some(bytes) = self.pages.remove(&id) {
             self.num_bytes -= bytes.len();
+        }
+    }
+}
+
+/// Which of the pages that wait are to be in files.
+pub(crate) enum Wanted {
+    All,
+    Some(HashSet<u64>),
+}
+
+impl Wanted {
+    /// These pages.
+    pub(crate) fn pages<'a>(pages: impl IntoIterator<Item = &'a PageMeta>) -> Self {
+        Self::Some(pages.into_iter().map(|page| page.id).collect())
+    }
+
+    fn has(&self, id: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(ids) => ids.contains(&id),
         }
     }
 }
@@ -125,15 +147,22 @@ impl Keyspace {
         Self {
             generation,
             dir: work_dir.path().join(table_dir_name(id, generation)),
-            _work_dir: work_dir,
+            work_dir,
             source: Mutex::new(source),
             database: OnceLock::new(),
             waiting: RwLock::default(),
             gate: Mutex::default(),
             has_failed: AtomicBool::new(false),
-            next_page_id: AtomicU64::new(next_page_id),
+            next_page_id: Arc::new(AtomicU64::new(next_page_id)),
             is_dropped: AtomicBool::new(false),
         }
+    }
+
+    /// An empty generation that follows this one, in the same working directory.
+    pub(crate) fn successor(&self, id: u32, generation: u32) -> Self {
+        let mut next = Self::new(Arc::clone(&self.work_dir), id, generation, None, 0);
+        next.next_page_id = Arc::clone(&self.next_page_id);
+        next
     }
 
     /// The number of the generation.
@@ -187,16 +216,29 @@ impl Keyspace {
     }
 
     /// Takes pages in, under numbers that nobody has used before.
-    pub(crate) fn write(&self, pages: impl IntoIterator<Item = (u64, EncodedPage)>) {
+    pub(crate) fn write(&self, pages: impl IntoIterator<Item = (u64, Bytes)>) {
         let mut waiting = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
-        for (id, page) in pages {
-            waiting.num_bytes += page.bytes.len();
-            waiting.pages.insert(id, page.bytes);
+        for (id, bytes) in pages {
+            waiting.num_bytes += bytes.len();
+            waiting.pages.insert(id, bytes);
         }
     }
 
-    /// Gives memory back if more than so many bytes wait.
-    pub(crate) fn relieve(&self, bytes_max: usize) -> Result<()> {
+    /// Pages that are in memory only, with their bytes. `None` if one of them is in the database.
+    pub(crate) fn waiting<'a>(
+        &self,
+        pages: impl IntoIterator<Item = &'a Arc<PageMeta>>,
+    ) -> Option<Vec<(u64, Bytes)>> {
+        let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
+        let found = pages.into_iter().map(|page| {
+            let bytes = waiting.pages.get(&page.id)?;
+            Some((page.id, bytes.clone()))
+        });
+        found.collect()
+    }
+
+    /// Gives memory back if more than so many bytes wait: brings those pages to the database that are `wanted` there.
+    pub(crate) fn relieve(&self, bytes_max: usize, wanted: &Wanted) -> Result<()> {
         let num_bytes = || {
             let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
             waiting.num_bytes
@@ -205,7 +247,7 @@ impl Keyspace {
             let gate = self.lock_gate();
             // Another thread may have done it.
             if num_bytes() > bytes_max {
-                self.flush(&gate)?;
+                self.flush(&gate, wanted)?;
             }
         }
         Ok(())
@@ -220,11 +262,11 @@ impl Keyspace {
         format!("cannot {action} in `{}`", self.dir.display())
     }
 
-    /// Writes all that waits to files. They are not on disk yet.
-    fn flush(&self, gate: &Gate) -> Result<()> {
+    /// Writes what is `wanted` and waits to files. They are not on disk yet.
+    fn flush(&self, gate: &Gate, wanted: &Wanted) -> Result<()> {
         let database = self.open(gate)?;
         self.check()?;
-        while let Some(pages) = self.next_waiting() {
+        while let Some(pages) = self.next_waiting(wanted) {
             let records = pages
                 .iter()
                 .map(|(id, bytes)| (page_key(*id), bytes.clone()))
@@ -281,13 +323,14 @@ impl Keyspace {
         }
     }
 
-    /// Some of the pages that wait, those with the smallest numbers. `None` if none do.
-    fn next_waiting(&self) -> Option<Vec<(u64, Bytes)>> {
+    /// Some of the wanted pages that wait, those with the smallest numbers. `None` if none do.
+    fn next_waiting(&self, wanted: &Wanted) -> Option<Vec<(u64, Bytes)>> {
         let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
         let mut num_bytes = 0;
         let pages: Vec<(u64, Bytes)> = waiting
             .pages
             .iter()
+            .filter(|(id, _)| wanted.has(**id))
             .take_while(|(_, bytes)| {
                 let is_taken = num_bytes < INSERT_BYTES;
                 num_bytes += bytes.len();
@@ -298,11 +341,11 @@ impl Keyspace {
         (!pages.is_empty()).then_some(pages)
     }
 
-    /// Does ahead of a checkpoint what takes long and can be done while others commit: all that waits by now is in
+    /// Does ahead of a checkpoint what takes long and can be done while others commit: the pages that it will want are in
     /// files afterwards, and these are on disk.
-    pub(crate) fn flush_ahead(&self) -> Result<()> {
+    pub(crate) fn flush_ahead(&self, wanted: &Wanted) -> Result<()> {
         let mut gate = self.lock_gate();
-        self.flush(&gate)?;
+        self.flush(&gate, wanted)?;
         let known = self.source().map_or_else(Vec::new, |source| source.files);
         gate.synced.retain(|file| !known.contains(file));
         for name in disk::list_dir(&self.dir)? {
@@ -325,11 +368,15 @@ impl Keyspace {
         Ok(())
     }
 
-    /// Flushes, then calls `copy` while nothing else writes: the directory holds every page then. `copy` is shown those
-    /// files that are on disk already.
-    pub(crate) fn flush_and<T>(&self, copy: impl FnOnce(&[TableFile]) -> Result<T>) -> Result<T> {
+    /// Flushes, then calls `copy` while nothing else writes: the directory holds every wanted page then. `copy` is shown
+    /// those files that are on disk already.
+    pub(crate) fn flush_and<T>(
+        &self,
+        wanted: &Wanted,
+        copy: impl FnOnce(&[TableFile]) -> Result<T>,
+    ) -> Result<T> {
         let gate = self.lock_gate();
-        self.flush(&gate)?;
+        self.flush(&gate, wanted)?;
         let mut known = self.source().map_or_else(Vec::new, |source| source.files);
         known.extend(gate.synced.iter().cloned());
         copy(&known)

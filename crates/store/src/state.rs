@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) tables: BTreeMap<String, TableState>,
     /// Shared with whoever reads them: a commit changes them in place, under the state's write lock.
     pub(crate) namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// The last commit since the store was opened that has changed a namespace.
+    pub(crate) namespaces_changed: u64,
     pub(crate) watermarks: BTreeMap<String, Watermark>,
 }
 
@@ -57,6 +59,7 @@ impl State {
             next_table_id: 1,
             tables: BTreeMap::new(),
             namespaces: BTreeMap::new(),
+            namespaces_changed: 0,
             watermarks: BTreeMap::new(),
         }
     }
@@ -180,6 +183,13 @@ impl TableState {
             kind,
             counts,
         });
+    }
+
+    /// Goes over to a new checkpoint, which has the table as it is here or as it was.
+    pub(crate) fn follow_checkpoint(&mut self, written: &Self) {
+        let is_same = self.changed == written.changed && self.retention == written.retention;
+        // The keyspace knows its files in any case.
+        self.checkpointed = written.checkpointed.clone().filter(|_| is_same);
     }
 
     /// Rows in upsert pages, also those that were replaced or deleted since.

@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::{self, Sender},
     },
@@ -21,7 +21,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     keyspace::{Attach, Keyspace},
     lock::WriterLock,
-    log::{LogEnd, LogWriter, NewFrame, ReplayedFrame, read_log},
+    log::{LogEnd, LogWriter, NewFrame, ReplayedFrame, is_begun_segment, read_log},
+    maintenance::Folds,
     namespace::{KeyedState, Namespace, StateOp, namespace_of, namespace_spec},
     settings::{CompactionMode, Durability, StoreOptions, WAITING_BYTES_MAX},
     state::{State, TableState, Watermark},
@@ -66,8 +67,13 @@ pub struct Shared {
     queue: Mutex<Queue>,
     /// Held by whoever compacts. Taken before `checkpointing`, and that before the writer.
     pub(crate) compacting: Mutex<()>,
-    /// Held by whoever makes a checkpoint because the log is full, so that others need not make one too.
+    /// Held by whoever makes a checkpoint, so that others need not make one too, and so that the pages of commits go to
+    /// files for one checkpoint at a time.
     pub(crate) checkpointing: Mutex<()>,
+    /// Compactions that make room in the log before long.
+    pub(crate) folds: Mutex<Folds>,
+    /// Told when one of them has ended.
+    pub(crate) folded: Condvar,
     /// Set when compactions are to end early.
     pub(crate) is_ending: AtomicBool,
     /// The thread that keeps the store in shape was called and has not come to it yet.
@@ -90,7 +96,7 @@ struct Queue {
 
 enum Role {
     Writer(
-        Mutex<Writer>,
+        Box<Mutex<Writer>>,
         #[expect(dead_code, reason = "held, not read")] WriterLock,
     ),
     Reader,
@@ -146,7 +152,7 @@ impl Waiter {
     }
 }
 
-/// The duty to answer a commit.
+/// The duty to answer a commit. `None` for that of the thread that leads.
 struct Answer(Option<Arc<Waiter>>);
 
 impl Answer {
@@ -196,13 +202,16 @@ impl Store {
         let checkpoint_bytes = state.num_live_bytes();
         take_namespaces(&mut state, options.state_memory_bytes);
         let end = replay(&log_dir, &mut state, &work_dir, &options)?;
-        let log = LogWriter::open(
+        let mut log = LogWriter::open(
             log_dir.clone(),
             options.log_segment_bytes,
             end.chain,
             end.last.as_ref(),
             end.num_bytes,
         )?;
+        if options.compaction == CompactionMode::Background {
+            log.make_ahead();
+        }
         // What a process that was killed has renamed may not be on disk under its name. It is built upon from here on.
         for changed in [&*log_dir, &*dir].into_iter().chain(dir.parent()) {
             disk::sync_dir(changed)?;
@@ -216,7 +225,7 @@ impl Store {
             log_page_bytes: end.num_bytes,
             failure: None,
         };
-        let role = Role::Writer(Mutex::new(writer), lock);
+        let role = Role::Writer(Box::new(Mutex::new(writer)), lock);
         Ok(Self::with_state(dir, options, work_dir, state, role))
     }
 
@@ -314,6 +323,8 @@ impl Store {
             queue: Mutex::default(),
             compacting: Mutex::default(),
             checkpointing: Mutex::default(),
+            folds: Mutex::default(),
+            folded: Condvar::new(),
             is_ending: AtomicBool::new(false),
             is_called: AtomicBool::new(false),
             wake: Mutex::default(),
@@ -424,9 +435,12 @@ impl Store {
     /// [`ErrorKind::Invalid`] if the store was opened read-only; [`ErrorKind::Unavailable`] if the disk failed or is
     /// full: all that was committed is safe in the log, but this store takes no more commits until it is opened again.
     pub fn checkpoint(&self) -> Result<()> {
-        self.writer()?;
-        self.flush_ahead(None);
-        self.write_checkpoint_now(&mut lock(self.writer()?))?;
+        let writer = self.writer()?;
+        {
+            let _checkpointing = lock(&self.checkpointing);
+            self.flush_ahead();
+            self.write_checkpoint_now(&mut lock(writer))?;
+        }
         self.after_checkpoint();
         Ok(())
     }
@@ -622,25 +636,32 @@ impl Shared {
             return self.commit_bulk(changes);
         }
         let writer = self.writer()?;
-        let waiter = Arc::new(Waiter {
-            thread: std::thread::current(),
-            told: Mutex::default(),
-        });
         let mut queue = lock(&self.queue);
-        queue.waiting.push(Queued {
-            changes,
-            answer: Answer(Some(Arc::clone(&waiter))),
-        });
-        if std::mem::replace(&mut queue.has_leader, true) {
+        let (mut own, waiter) = if queue.has_leader {
+            let waiter = Arc::new(Waiter {
+                thread: std::thread::current(),
+                told: Mutex::default(),
+            });
+            queue.waiting.push(Queued {
+                changes,
+                answer: Answer(Some(Arc::clone(&waiter))),
+            });
             drop(queue);
             if let Told::Answer(answer) = waiter.wait() {
                 return answer;
             }
             queue = lock(&self.queue);
-        }
+            (None, Some(waiter))
+        } else {
+            queue.has_leader = true;
+            // Nobody has to be told: what becomes of it is known here.
+            let answer = Answer(None);
+            (Some(Queued { changes, answer }), None)
+        };
         // Those who were answered just now are about to come again: an fsync for all of them is worth a short wait.
+        let num_own = usize::from(own.is_some());
         let (mut num_yields, mut num_waiting) = (0, queue.waiting.len());
-        while num_waiting < queue.expected_len && num_yields < LEADER_YIELDS_MAX {
+        while num_own + num_waiting < queue.expected_len && num_yields < LEADER_YIELDS_MAX {
             drop(queue);
             std::thread::yield_now();
             queue = lock(&self.queue);
@@ -654,10 +675,8 @@ impl Shared {
         drop(queue);
         let leading = Leading(self);
         let mut writer = lock(writer);
-        let group = {
-            let mut queue = lock(&self.queue);
-            std::mem::take(&mut queue.waiting)
-        };
+        let mut group: Vec<Queued> = own.take().into_iter().collect();
+        group.append(&mut lock(&self.queue).waiting);
         let group_len = group.len();
         let answers = self.commit_group(&mut writer, group);
         let fill = self.log_fill(&writer);
@@ -668,14 +687,19 @@ impl Shared {
         }
         drop(leading);
         // Now, so that the first of them who comes again can lead at once.
+        let mut own_result = None;
         for (answer, result) in answers {
-            answer.give(result);
+            match answer.0 {
+                None => own_result = Some(result),
+                Some(_) => answer.give(result),
+            }
         }
         self.make_room(fill);
         // The group held this thread's own entry, and every entry was answered.
-        match waiter.wait() {
-            Told::Answer(answer) => answer,
-            Told::Lead => Err(Error::internal("commit was not answered")),
+        let told = || waiter.map(|waiter| waiter.wait());
+        match own_result.map(Told::Answer).or_else(told) {
+            Some(Told::Answer(answer)) => answer,
+            _ => Err(Error::internal("commit was not answered")),
         }
     }
 
@@ -758,8 +782,11 @@ impl Shared {
             let result = match &result {
                 Ok(()) => {
                     change::write_pages(&mut changes);
-                    // What cannot be flushed stays in memory, and is safe in the log.
-                    let _ = change::relieve(&changes, WAITING_BYTES_MAX);
+                    // What cannot be flushed stays in memory, and is safe in the log. So does what is committed while
+                    // somebody else makes a checkpoint, which is not to find later pages in the files.
+                    if let Ok(_checkpointing) = self.checkpointing.try_lock() {
+                        let _ = change::relieve(&changes, WAITING_BYTES_MAX);
+                    }
                     self.apply(version, changes);
                     Ok(version)
                 }
@@ -827,7 +854,8 @@ impl Shared {
         change::follow_compaction(&state, changes)?;
         drop(state);
         change::flush_ahead(changes)?;
-        self.flush_ahead(None);
+        let _checkpointing = lock(&self.checkpointing);
+        self.flush_ahead();
         {
             let mut writer = lock(self.writer()?);
             writer.check()?;
@@ -932,7 +960,7 @@ fn make_store_dir(dir: &Path) -> Result<()> {
 fn create(dir: &Path) -> Result<Current> {
     if !disk::list_dir(&dir.join(LOG_DIR))?
         .iter()
-        .all(|name| name == "new")
+        .all(|name| is_begun_segment(name))
     {
         return Err(Error::data(format!(
             "store has a log but no file CURRENT: store=`{}`; restore the store from a backup",

@@ -12,7 +12,6 @@ use crate::{
     keyspace::Keyspace,
     namespace::{StateOp, expires_us},
     page::{EncodedPage, PageEncoder, PageKind},
-    settings::FLUSH_BYTES,
     store::Store,
     version::Version,
 };
@@ -387,7 +386,7 @@ impl<'s> Transaction<'s> {
             self.staged_bytes = 0;
             change::check(&self.changes).inspect_err(|_| self.has_failed = true)?;
             change::write_pages(&mut self.changes);
-            change::relieve(&self.changes, FLUSH_BYTES).inspect_err(|_| self.has_failed = true)?;
+            change::relieve_large(&self.changes).inspect_err(|_| self.has_failed = true)?;
         }
         Ok(())
     }

@@ -8,6 +8,8 @@
 //!   ...  zeros           to the segment's length: the file is allocated before it is used
 //! ```
 //!
+//! In a busy log the next segment is made while this one fills: `log/spare`, a file of zeros.
+//!
 //! One frame is one commit. Committers that wait at the same time are written as one *group* with one fsync.
 //!
 //! **Torn or damaged?** A crash may leave the last group torn: any of its 512-byte sectors may be missing, and a
@@ -30,5 +32,5 @@ mod writer;
 
 pub(crate) use self::{
     replay::{LogEnd, ReplayedFrame, read_log},
-    writer::{LogWriter, NewFrame},
+    writer::{LogWriter, NewFrame, is_begun_segment},
 };

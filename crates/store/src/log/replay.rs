@@ -105,6 +105,7 @@ pub(crate) fn read_log(
         }
         end.last = Some(SegmentEnd {
             path,
+            first_version: *named_version,
             end: offset as u64,
             is_torn,
         });

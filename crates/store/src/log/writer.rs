@@ -1,6 +1,9 @@
 //! Appends groups of frames to segments.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    thread::{Builder, JoinHandle},
+};
 
 use super::frame::{FramePlace, HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
 use crate::{
@@ -10,6 +13,21 @@ use crate::{
 
 /// A segment is not made longer than this for less than one commit.
 const SEGMENT_BYTES_MAX: u64 = 32 << 20;
+
+/// The most bytes of a segment that is made ahead of need: until it is used, it is space that nobody else has.
+const SPARE_BYTES_MAX: u64 = 16 << 20;
+
+/// A segment is made ahead of need if it has room for so many groups like the last one.
+const SPARE_GROUPS_MIN: u64 = 16;
+
+/// Names of files that are to become segments.
+const NEW_NAME: &str = "new";
+const SPARE_NAME: &str = "spare";
+
+/// Whether this is what becomes a segment, or would have if the process had not ended.
+pub(crate) fn is_begun_segment(name: &str) -> bool {
+    [NEW_NAME, SPARE_NAME].contains(&name)
+}
 
 /// One commit on its way into the log.
 pub(crate) struct NewFrame {
@@ -28,10 +46,24 @@ pub(crate) struct LogWriter {
     failed: bool,
     /// Bytes of frames since the last checkpoint.
     num_bytes: u64,
+    /// `None` if no segments are made ahead of need.
+    spare: Option<Spare>,
+}
+
+/// The file of the next segment. To write zeros takes as long as to write frames, so a thread of its own does that while
+/// the open segment fills.
+#[derive(Default)]
+struct Spare(Option<JoinHandle<Option<SpareFile>>>);
+
+struct SpareFile {
+    file: OutFile,
+    len: u64,
 }
 
 struct Segment {
     file: OutFile,
+    /// The version of its first frame.
+    first_version: u64,
     len: u64,
     /// Where the next frame goes.
     end: u64,
@@ -41,6 +73,7 @@ struct Segment {
 /// Where an existing segment goes on.
 pub(crate) struct SegmentEnd {
     pub(crate) path: PathBuf,
+    pub(crate) first_version: u64,
     pub(crate) end: u64,
     /// Whether something stands behind `end` that has to be wiped first.
     pub(crate) is_torn: bool,
@@ -56,6 +89,8 @@ impl LogWriter {
         num_bytes: u64,
     ) -> Result<Self> {
         let segment = last.map(Segment::open).transpose()?;
+        // Left by a process that was killed.
+        disk::remove_file(&spare_path(&dir))?;
         Ok(Self {
             dir,
             segment_bytes_min,
@@ -63,7 +98,13 @@ impl LogWriter {
             chain,
             failed: false,
             num_bytes,
+            spare: None,
         })
+    }
+
+    /// Has segments made ahead of need, by a thread.
+    pub(crate) fn make_ahead(&mut self) {
+        self.spare = Some(Spare::default());
     }
 
     /// Bytes of frames since the last checkpoint.
@@ -150,7 +191,15 @@ impl LogWriter {
             segment_bytes: len,
             chain: self.chain,
         };
-        let created = Segment::create(&self.dir, header, sync).or_else(|error| {
+        let created = match self.take_spare() {
+            Some(spare) if spare.len >= least => Segment::begin_spare(&self.dir, header, spare),
+            Some(_) => {
+                let _ = disk::remove_file(&spare_path(&self.dir));
+                Segment::create(&self.dir, header, sync)
+            }
+            None => Segment::create(&self.dir, header, sync),
+        };
+        let created = created.or_else(|error| {
             // Less may still find room on a disk that is almost full.
             if least == len || self.dir.join(segment_name(first_version)).exists() {
                 return Err(error);
@@ -162,7 +211,20 @@ impl LogWriter {
             Segment::create(&self.dir, header, sync)
         });
         match created {
-            Ok(segment) => self.segment = Some(segment),
+            Ok(segment) => {
+                self.segment = Some(segment);
+                // A log that has filled a segment since the last checkpoint is likely to fill this one.
+                let is_busy = sync && self.num_bytes >= self.segment_bytes_min;
+                let spare_bytes = (usual / 2).clamp(
+                    self.segment_bytes_min,
+                    self.segment_bytes_min.max(SPARE_BYTES_MAX),
+                );
+                if let Some(spare) = self.spare.as_mut().filter(|_| is_busy)
+                    && num_bytes * SPARE_GROUPS_MIN <= spare_bytes
+                {
+                    spare.begin(&self.dir, spare_bytes);
+                }
+            }
             Err(error) => {
                 // It has its name already, and whether it keeps it is unknown: no other segment may take its versions.
                 self.failed |= self.dir.join(segment_name(first_version)).exists();
@@ -170,6 +232,10 @@ impl LogWriter {
             }
         }
         Ok(())
+    }
+
+    fn take_spare(&mut self) -> Option<SpareFile> {
+        self.spare.as_mut()?.take()
     }
 
     /// Makes all frames so far durable.
@@ -183,12 +249,23 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Drops all segments: a checkpoint covers them. Failing to remove one is no failure of the log.
-    pub(crate) fn clear(&mut self, first_version_kept: u64) {
+    /// Ends the open segment, so that a checkpoint of all frames so far can drop it while later ones stay. Makes them
+    /// durable.
+    pub(crate) fn end_segment(&mut self) -> Result<()> {
+        self.sync()?;
         self.segment = None;
-        self.num_bytes = 0;
+        Ok(())
+    }
+
+    /// Drops the segments that a checkpoint covers, those of frames before a version; `num_bytes` of frames are left.
+    /// Failing to remove one is no failure of the log.
+    pub(crate) fn clear(&mut self, first_version_kept: u64, num_bytes: u64) {
+        let is_covered = |first: u64| first < first_version_kept;
+        self.segment
+            .take_if(|segment| is_covered(segment.first_version));
+        self.num_bytes = num_bytes;
         for name in disk::list_dir(&self.dir).unwrap_or_default() {
-            if parse_segment_name(&name).is_some_and(|first| first < first_version_kept) {
+            if parse_segment_name(&name).is_some_and(is_covered) {
                 // A segment that stays is skipped by every reader, and the next checkpoint tries again.
                 let _ = disk::remove_file(&self.dir.join(name));
             }
@@ -196,42 +273,100 @@ impl LogWriter {
     }
 }
 
+impl Spare {
+    /// Has a file made, if there is none.
+    fn begin(&mut self, dir: &Path, len: u64) {
+        let path = spare_path(dir);
+        let make = move || {
+            // What cannot be made now is made when it is needed, or the commit that needs it says what is wrong.
+            disk::remove_file(&path).ok()?;
+            let made = zeroed(&path, len, true).and_then(|file| file.sync().map(|()| file));
+            if made.is_err() {
+                let _ = disk::remove_file(&path);
+            }
+            let file = made.ok()?;
+            Some(SpareFile { file, len })
+        };
+        if self.0.is_none() {
+            self.0 = Builder::new()
+                .name("darner-log".to_owned())
+                .spawn(make)
+                .ok();
+        }
+    }
+
+    /// The file, if one was made. Waits for it, which takes no longer than to make another.
+    fn take(&mut self) -> Option<SpareFile> {
+        self.0.take()?.join().ok().flatten()
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        if self.take_spare().is_some() {
+            // What stays is overwritten by the next.
+            let _ = disk::remove_file(&spare_path(&self.dir));
+        }
+    }
+}
+
+/// Makes a file with all its blocks, zero.
+///
+/// Allocated blocks read as zeros, but the file system notes for each when it is first written to, and an fsync waits
+/// for that. So the zeros are written where fsyncs are to come.
+fn zeroed(path: &Path, len: u64, is_for_sync: bool) -> Result<OutFile> {
+    let file = OutFile::create_new(path)?;
+    file.allocate(len)?;
+    if is_for_sync {
+        file.write_zeros(0, len)?;
+    }
+    Ok(file)
+}
+
 impl Segment {
+    /// Makes a segment of a file that was made ahead of need, and has the length that it has.
+    fn begin_spare(dir: &Path, header: SegmentHeader, spare: SpareFile) -> Result<Self> {
+        let header = SegmentHeader {
+            segment_bytes: spare.len,
+            ..header
+        };
+        Self::begin(dir, &spare_path(dir), header, Ok(spare.file))
+    }
+
     fn create(dir: &Path, header: SegmentHeader, is_for_sync: bool) -> Result<Self> {
-        let temporary = dir.join("new");
-        let path = dir.join(segment_name(header.first_version));
+        let temporary = dir.join(NEW_NAME);
         disk::remove_file(&temporary)?;
-        let result = Self::allocate(&temporary, header, is_for_sync)
+        let file = zeroed(&temporary, header.segment_bytes, is_for_sync);
+        Self::begin(dir, &temporary, header, file)
+    }
+
+    /// Puts the header into a file of zeros, and gives the file its name, once all of it is on disk.
+    fn begin(
+        dir: &Path,
+        temporary: &Path,
+        header: SegmentHeader,
+        file: Result<OutFile>,
+    ) -> Result<Self> {
+        let path = dir.join(segment_name(header.first_version));
+        let result = file
+            .and_then(|file| file.write_at(&header.encode(), 0).map(|()| file))
+            .and_then(|file| file.sync().map(|()| file))
             .and_then(|file| file.rename(&path))
             .and_then(|file| disk::sync_dir(dir).map(|()| file));
         match result {
             Ok(file) => Ok(Self {
                 file,
+                first_version: header.first_version,
                 len: header.segment_bytes,
                 end: HEADER_BYTES as u64,
                 synced_until: HEADER_BYTES as u64,
             }),
             Err(error) => {
                 // What is left of it would only waste space.
-                let _ = disk::remove_file(&temporary);
+                let _ = disk::remove_file(temporary);
                 Err(error)
             }
         }
-    }
-
-    /// Makes the file with all its blocks, zero but for the header, and on disk.
-    ///
-    /// Allocated blocks read as zeros, but the file system notes for each when it is first written to, and an fsync waits
-    /// for that. So the zeros are written where fsyncs are to come.
-    fn allocate(path: &Path, header: SegmentHeader, is_for_sync: bool) -> Result<OutFile> {
-        let file = OutFile::create_new(path)?;
-        file.allocate(header.segment_bytes)?;
-        if is_for_sync {
-            file.write_zeros(0, header.segment_bytes)?;
-        }
-        file.write_at(&header.encode(), 0)?;
-        file.sync()?;
-        Ok(file)
     }
 
     fn open(last: &SegmentEnd) -> Result<Self> {
@@ -244,6 +379,7 @@ impl Segment {
         file.sync()?;
         Ok(Self {
             file,
+            first_version: last.first_version,
             len,
             end: last.end,
             synced_until: last.end,
@@ -263,6 +399,11 @@ impl Segment {
         }
         Ok(())
     }
+}
+
+/// Where a segment is made ahead of need.
+fn spare_path(dir: &Path) -> PathBuf {
+    dir.join(SPARE_NAME)
 }
 
 /// The file name of the segment whose first frame has this version.

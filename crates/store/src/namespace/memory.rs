@@ -8,18 +8,24 @@ use std::{
 use foldhash::fast::RandomState;
 
 use super::{
+    key::Key,
     op::{Shared, StateOp},
     pages::{PageCache, encode_pages, read_all},
 };
 use crate::{
     apart::{Length, apart},
     error::Result,
-    keyspace::Keyspace,
+    keyspace::{Keyspace, Wanted},
+    page::EncodedPage,
     state::TableState,
+    version::Version,
 };
 
 /// What an entry costs beside its key and value: the map's slot, two counted headers, its place among the changed.
 const ENTRY_BYTES: usize = 128;
+
+/// Changed entries that are read at once while others wait.
+const FLUSH_KEYS: usize = 1 << 10;
 
 /// A value and when it ends: microseconds since 1970, 0 for never.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +42,7 @@ impl Value {
 }
 
 /// Entries by key; `None` is a deleted one.
-pub(super) type Changed = BTreeMap<Shared, Option<Value>>;
+pub(super) type Changed = BTreeMap<Key, Option<Value>>;
 
 /// One namespace of keyed state.
 pub(crate) struct Namespace {
@@ -51,6 +57,8 @@ pub(super) struct Inner {
     /// Emptied since the last checkpoint: the pages do not count.
     pub(super) is_cleared: bool,
     pub(super) entries: Entries,
+    /// Changes are on their way into pages that are not in `table` yet.
+    is_flushing: bool,
     /// It was looked at whether all entries fit the budget.
     is_decided: bool,
 }
@@ -62,20 +70,34 @@ pub(super) enum Entries {
 
 struct Entry {
     value: Value,
-    /// Among the `changed`.
-    is_changed: bool,
+    /// The round of changes in which it was put last; 0 if it came from a page.
+    round: u32,
 }
 
-#[derive(Default)]
 pub(super) struct Resident {
-    map: HashMap<Shared, Entry, RandomState>,
+    map: HashMap<Key, Entry, RandomState>,
     /// The same keys in order, once somebody has asked for an order.
-    sorted: Option<BTreeSet<Shared>>,
+    sorted: Option<BTreeSet<Key>>,
     /// When entries end.
-    expiries: BTreeSet<(i64, Shared)>,
-    /// Keys that were put or deleted since the last checkpoint, some twice.
-    changed: Vec<Shared>,
+    expiries: BTreeSet<(i64, Key)>,
+    /// Keys that were put or deleted and are not in pages yet, some twice.
+    changed: Vec<Key>,
+    /// Counts how often `changed` was begun anew, from 1. Entries of this round are among them.
+    round: u32,
     num_bytes: usize,
+}
+
+impl Default for Resident {
+    fn default() -> Self {
+        Self {
+            map: HashMap::default(),
+            sorted: None,
+            expiries: BTreeSet::new(),
+            changed: Vec::new(),
+            round: 1,
+            num_bytes: 0,
+        }
+    }
 }
 
 impl Namespace {
@@ -92,6 +114,7 @@ impl Namespace {
                 is_cleared: false,
                 is_decided: matches!(entries, Entries::Resident(_)),
                 entries,
+                is_flushing: false,
             }),
             cache: Mutex::new(PageCache::new(memory_bytes_max / 2)),
         }
@@ -153,6 +176,19 @@ impl Namespace {
         inner.keep_budget(self.memory_bytes_max);
     }
 
+    /// Does ahead of a checkpoint what takes long: writes what has changed by now into pages and brings them to disk,
+    /// while others go on changing entries. `checkpointing` is held, so that nobody else flushes or publishes.
+    pub(crate) fn flush_ahead(&self, version: Version, page_bytes: usize) -> Result<()> {
+        let Some(flushing) = Flushing::begin(self) else {
+            return Ok(());
+        };
+        let pages = encode_pages(&flushing.changed, page_bytes)?;
+        let Some((keyspace, wanted)) = flushing.end(pages, version) else {
+            return Ok(());
+        };
+        keyspace.flush_ahead(&wanted)
+    }
+
     /// Writes what changed since the last checkpoint, and the `pending` changes that are not in memory yet, into pages
     /// of `base`, the table as it is or as a compaction leaves it. Returns the table with them, for
     /// [`publish`](Self::publish) once it is in a checkpoint.
@@ -162,7 +198,7 @@ impl Namespace {
         &self,
         base: &TableState,
         pending: &[StateOp],
-        version: crate::Version,
+        version: Version,
         page_bytes: usize,
         now_us: i64,
         open: impl FnOnce(u32) -> Arc<Keyspace>,
@@ -181,10 +217,10 @@ impl Namespace {
                         bytes: Arc::clone(value),
                         expires_us: *expires_us,
                     };
-                    changed.insert(Arc::clone(key), Some(value));
+                    changed.insert(key.clone(), Some(value));
                 }
                 StateOp::Delete { key } => {
-                    changed.insert(Arc::clone(key), None);
+                    changed.insert(key.clone(), None);
                 }
                 StateOp::Clear => {
                     changed.clear();
@@ -218,14 +254,7 @@ impl Namespace {
             base.clone()
         };
         let pages = encode_pages(&changed, page_bytes)?;
-        let first_id = table.keyspace.take_page_ids(pages.len());
-        let pages: Vec<_> = (first_id..).zip(pages).collect();
-        let metas = pages
-            .iter()
-            .map(|(id, page)| page.meta(*id, version.number))
-            .collect();
-        table.keyspace.write(pages);
-        table.append(metas, is_cleared, version);
+        append_pages(&mut table, pages, is_cleared, version);
         Ok(table)
     }
 
@@ -242,15 +271,113 @@ impl Namespace {
         inner.is_cleared = false;
         match &mut inner.entries {
             Entries::Paged(changed) => changed.clear(),
-            Entries::Resident(resident) => {
-                for key in std::mem::take(&mut resident.changed) {
-                    if let Some(entry) = resident.map.get_mut(&key) {
-                        entry.is_changed = false;
-                    }
-                }
-            }
+            Entries::Resident(resident) => drop(resident.take_changed()),
         }
         inner.keep_budget(self.memory_bytes_max);
+    }
+}
+
+/// Adds pages at the end of a table. They wait in memory.
+fn append_pages(
+    table: &mut TableState,
+    pages: Vec<EncodedPage>,
+    is_distinct: bool,
+    version: Version,
+) {
+    let ids = table.keyspace.take_page_ids(pages.len())..;
+    let metas = ids.clone().zip(&pages);
+    let metas = metas
+        .map(|(id, page)| page.meta(id, version.number))
+        .collect();
+    table
+        .keyspace
+        .write(ids.zip(pages.into_iter().map(|page| page.bytes)));
+    table.append(metas, is_distinct, version);
+}
+
+/// Changes on their way into pages. However that comes to an end, none of them is forgotten.
+struct Flushing<'n> {
+    namespace: &'n Namespace,
+    /// Of a namespace in memory: the changed keys.
+    keys: Vec<Key>,
+    changed: Changed,
+}
+
+impl<'n> Flushing<'n> {
+    /// Takes what has changed. `None` if nothing has, or if all of it goes to files of its own with the checkpoint.
+    fn begin(namespace: &'n Namespace) -> Option<Self> {
+        let mut inner = namespace.write();
+        if inner.is_cleared {
+            return None;
+        }
+        let (keys, changed) = match &mut inner.entries {
+            Entries::Paged(changed) => (Vec::new(), changed.clone()),
+            Entries::Resident(resident) => (resident.take_changed(), Changed::new()),
+        };
+        if keys.is_empty() && changed.is_empty() {
+            return None;
+        }
+        inner.is_flushing = true;
+        drop(inner);
+        let mut flushing = Self {
+            namespace,
+            keys,
+            changed,
+        };
+        let mut entries = Vec::with_capacity(flushing.keys.len());
+        for keys in flushing.keys.chunks(FLUSH_KEYS) {
+            // Who changes entries waits for a few of them only. What is changed meanwhile goes into pages twice.
+            let inner = namespace.read_raw();
+            if let Entries::Resident(resident) = &inner.entries {
+                entries.extend(keys.iter().map(|key| (key.clone(), resident.value(key))));
+            }
+        }
+        flushing.changed.extend(entries);
+        Some(flushing)
+    }
+
+    /// Puts pages with the changes into the table. The answer tells what has to go to files. `None` if the namespace was
+    /// cleared meanwhile, so that they do not count.
+    fn end(mut self, pages: Vec<EncodedPage>, version: Version) -> Option<(Arc<Keyspace>, Wanted)> {
+        let changed = std::mem::take(&mut self.changed);
+        self.keys.clear();
+        let mut inner = self.namespace.write();
+        inner.is_flushing = false;
+        if inner.is_cleared {
+            return None;
+        }
+        append_pages(&mut inner.table, pages, false, version);
+        if let Entries::Paged(waiting) = &mut inner.entries {
+            // Those that changed again wait for the next pages.
+            waiting.retain(|key, value| {
+                changed
+                    .get(key)
+                    .is_none_or(|flushed| !is_one(flushed.as_ref(), value.as_ref()))
+            });
+        }
+        inner.keep_budget(self.namespace.memory_bytes_max);
+        let wanted = Wanted::pages(inner.table.pages.iter().map(|page| &**page));
+        Some((Arc::clone(&inner.table.keyspace), wanted))
+    }
+}
+
+impl Drop for Flushing<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.namespace.write();
+        inner.is_flushing = false;
+        // These did not come into pages.
+        if let Entries::Resident(resident) = &mut inner.entries {
+            resident.changed.append(&mut self.keys);
+        }
+    }
+}
+
+/// Whether this is one and the same change, not two of which the later has the value of the earlier.
+fn is_one(a: Option<&Value>, b: Option<&Value>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(&a.bytes, &b.bytes) && a.expires_us == b.expires_us,
+        (None, None) => true,
+        _ => false,
     }
 }
 
@@ -314,21 +441,20 @@ impl Inner {
     fn changed(&self) -> Changed {
         match &self.entries {
             Entries::Paged(changed) => changed.clone(),
-            Entries::Resident(resident) => {
-                let value = |key: &Shared| resident.map.get(key).map(|entry| entry.value.clone());
-                resident
-                    .changed
-                    .iter()
-                    .map(|key| (Arc::clone(key), value(key)))
-                    .collect()
-            }
+            Entries::Resident(resident) => resident
+                .changed
+                .iter()
+                .map(|key| (key.clone(), resident.value(key)))
+                .collect(),
         }
     }
 
     /// Leaves the entries that are in pages to the pages once all of them together are too many.
     fn keep_budget(&mut self, memory_bytes_max: usize) {
+        // What is on its way into pages is not found there yet.
         if let Entries::Resident(resident) = &self.entries
             && resident.num_bytes > memory_bytes_max
+            && !self.is_flushing
         {
             self.entries = Entries::Paged(self.changed());
         }
@@ -358,11 +484,11 @@ impl Inner {
         if fits {
             for (key, value) in changed {
                 if let Some(value) = value {
-                    resident.put(Arc::clone(key), value.clone(), true);
+                    resident.put(key.clone(), value.clone(), true);
                 } else {
                     // Also a key that is in no page: there the deletion costs a few bytes and does no harm.
                     resident.delete_clean(key);
-                    resident.changed.push(Arc::clone(key));
+                    resident.changed.push(key.clone());
                 }
             }
         }
@@ -379,8 +505,18 @@ impl Resident {
         self.map.get(key).map(|entry| &entry.value)
     }
 
+    fn value(&self, key: &Key) -> Option<Value> {
+        self.map.get(key).map(|entry| entry.value.clone())
+    }
+
+    /// The keys that are not in pages yet, which are about to be.
+    fn take_changed(&mut self) -> Vec<Key> {
+        self.round = self.round.wrapping_add(1).max(1);
+        std::mem::take(&mut self.changed)
+    }
+
     /// All keys in order; empty if nobody has asked for an order before.
-    pub(super) fn sorted(&self) -> Option<&BTreeSet<Shared>> {
+    pub(super) fn sorted(&self) -> Option<&BTreeSet<Key>> {
         self.sorted.as_ref()
     }
 
@@ -393,43 +529,44 @@ impl Resident {
         self.map.len() - self.ended(now_us).count()
     }
 
-    fn ended(&self, now_us: i64) -> impl Iterator<Item = &(i64, Shared)> {
+    fn ended(&self, now_us: i64) -> impl Iterator<Item = &(i64, Key)> {
         self.expiries
             .iter()
             .take_while(move |(expires_us, _)| *expires_us <= now_us)
     }
 
-    fn put(&mut self, key: Shared, value: Value, is_changed: bool) {
+    fn put(&mut self, key: Key, value: Value, is_changed: bool) {
         if value.expires_us != 0 {
-            self.expiries.insert((value.expires_us, Arc::clone(&key)));
+            self.expiries.insert((value.expires_us, key.clone()));
         }
         if let Some(entry) = self.map.get_mut(&key) {
             self.num_bytes += value.bytes.len();
             self.num_bytes -= entry.value.bytes.len();
             let expired_us = entry.value.expires_us;
             if expired_us != 0 && expired_us != value.expires_us {
-                self.expiries.remove(&(expired_us, Arc::clone(&key)));
+                self.expiries.remove(&(expired_us, key.clone()));
             }
             entry.value = value;
-            if is_changed && !entry.is_changed {
-                entry.is_changed = true;
+            if is_changed && entry.round != self.round {
+                entry.round = self.round;
                 self.changed.push(key);
             }
             return;
         }
         self.num_bytes += key.len() + value.bytes.len() + ENTRY_BYTES;
+        let round = if is_changed { self.round } else { 0 };
         if is_changed {
-            self.changed.push(Arc::clone(&key));
+            self.changed.push(key.clone());
         }
         if let Some(sorted) = &mut self.sorted {
-            sorted.insert(Arc::clone(&key));
+            sorted.insert(key.clone());
         }
-        self.map.insert(key, Entry { value, is_changed });
+        self.map.insert(key, Entry { value, round });
     }
 
-    fn delete(&mut self, key: &Shared) {
+    fn delete(&mut self, key: &Key) {
         if self.delete_clean(key) {
-            self.changed.push(Arc::clone(key));
+            self.changed.push(key.clone());
         }
     }
 
@@ -452,10 +589,10 @@ impl Resident {
         if self.expiries.is_empty() {
             return;
         }
-        let ended: Vec<Shared> = self
+        let ended: Vec<Key> = self
             .ended(now_us)
             .take(num_max)
-            .map(|(_, key)| Arc::clone(key))
+            .map(|(_, key)| key.clone())
             .collect();
         for key in ended {
             self.delete(&key);

@@ -11,6 +11,7 @@
 //!
 //! Which of the two a namespace is in is decided when it is first read, after each commit, and after a compaction.
 
+mod key;
 mod memory;
 mod op;
 mod pages;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     codec::{Decoder, Encoder},
     error::{Error, ErrorKind, Result},
-    namespace::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    namespace::{KEY_BYTES_MAX, VALUE_BYTES_MAX, key::Key},
 };
 
 /// Bytes that several readers share.
@@ -14,13 +14,13 @@ pub(crate) type Shared = Arc<[u8]>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StateOp {
     Put {
-        key: Shared,
+        key: Key,
         value: Shared,
         /// Microseconds since 1970; 0 for never.
         expires_us: i64,
     },
     Delete {
-        key: Shared,
+        key: Key,
     },
     Clear,
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    key::Key,
     memory::{Entries, Inner, Namespace, Value},
     op::Shared,
     pages::{EntryPage, bound_of, key_bounds, read_pages},
@@ -135,9 +136,9 @@ impl<'n> ScanEntries<'n> {
                 Source::Memory(resident(&inner, scan, num_left, now_us).into_iter())
             }
             Entries::Paged(changed) => {
-                let changed: Vec<(Shared, Option<Value>)> = changed
+                let changed: Vec<(Key, Option<Value>)> = changed
                     .range::<[u8], _>(scan.bounds())
-                    .map(|(key, value)| (Arc::clone(key), value.clone()))
+                    .map(|(key, value)| (key.clone(), value.clone()))
                     .collect();
                 let table = if inner.is_cleared {
                     inner.table.with_pages(|_| false)
@@ -158,11 +159,11 @@ fn resident(inner: &Inner, scan: &Scan, limit: usize, now_us: i64) -> Vec<(Share
     let Entries::Resident(resident) = &inner.entries else {
         return Vec::new();
     };
-    let live = |key: &Shared| {
+    let live = |key: &Key| {
         let value = resident.get(key)?;
         value
             .is_live(|| now_us)
-            .then(|| (Arc::clone(key), Arc::clone(&value.bytes)))
+            .then(|| (key.to_shared(), Arc::clone(&value.bytes)))
     };
     let Some(sorted) = resident.sorted() else {
         // `read_sorted` answers with sorted keys.
@@ -216,7 +217,7 @@ struct Merge<'n> {
 /// Where the merge stands in one run of entries. The greatest cursor is the next in scan order; of equal keys the
 /// newest.
 struct Cursor {
-    key: Shared,
+    key: Key,
     is_reverse: bool,
     /// The number of its page in the table, or `usize::MAX` for changed entries: newer is greater.
     age: usize,
@@ -226,7 +227,7 @@ struct Cursor {
 
 enum Run {
     Page(Arc<EntryPage>),
-    Changed(Arc<Vec<(Shared, Option<Value>)>>),
+    Changed(Arc<Vec<(Key, Option<Value>)>>),
 }
 
 impl Run {
@@ -237,10 +238,10 @@ impl Run {
         }
     }
 
-    fn key(&self, row: usize) -> Shared {
+    fn key(&self, row: usize) -> Key {
         match self {
             Self::Page(page) => page.key(row).into(),
-            Self::Changed(changed) => Arc::clone(&changed[row].0),
+            Self::Changed(changed) => changed[row].0.clone(),
         }
     }
 
@@ -282,7 +283,7 @@ impl<'n> Merge<'n> {
         namespace: &'n Namespace,
         table: TableState,
         scan: &Scan,
-        changed: Vec<(Shared, Option<Value>)>,
+        changed: Vec<(Key, Option<Value>)>,
         now_us: i64,
     ) -> Result<Self> {
         let start = bound_of(&scan.start)?;
@@ -409,7 +410,7 @@ impl<'n> Merge<'n> {
                 return Ok(None);
             };
             let value = newest.run.value(newest.row);
-            let key = Arc::clone(&newest.key);
+            let key = newest.key.clone();
             self.advance(newest);
             while self.open.peek().is_some_and(|older| older.key == key) {
                 if let Some(older) = self.open.pop() {
@@ -417,7 +418,7 @@ impl<'n> Merge<'n> {
                 }
             }
             if let Some(value) = value.filter(|value| value.is_live(|| self.now_us)) {
-                return Ok(Some((key, value.bytes)));
+                return Ok(Some((key.to_shared(), value.bytes)));
             }
         }
     }

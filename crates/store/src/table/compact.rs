@@ -1,7 +1,8 @@
 //! Compaction: the live rows of a table as full pages in key order, in a new generation.
 //!
 //! Everything up to a version is *folded*: the rows that were live as of it become sorted pages, each key once. Pages
-//! of later commits are taken over byte by byte, so that the table can still be read as of each of them.
+//! of later commits are taken over byte by byte, so that the table can still be read as of each of them. What is
+//! committed while this goes on is not looked at here: see `maintenance.rs`.
 //!
 //! A large table is folded range by range of its keys, so that memory is bounded by one range; sorted pages of an
 //! earlier compaction are read only for the ranges that they meet.
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     history::{HistoryEntry, RowCounts},
-    keyspace::Keyspace,
+    keyspace::{Keyspace, Wanted},
     page::{EncodedPage, PageEncoder, PageKind, PageMeta, compact_columns},
     settings::{FLUSH_BYTES, SMALL_PAGES_MIN, StoreOptions},
     state::{Counted, TableState},
@@ -336,11 +337,13 @@ struct Writer {
 impl Writer {
     fn write(&mut self, pages: Vec<EncodedPage>) -> Result<()> {
         let first_id = self.keyspace.take_page_ids(pages.len());
-        let pages: Vec<(u64, EncodedPage)> = (first_id..).zip(pages).collect();
-        let metas = pages.iter().map(|(id, page)| page.meta(*id, self.version));
-        self.pages.extend(metas);
-        self.keyspace.write(pages);
-        self.keyspace.relieve(FLUSH_BYTES)
+        let ids = first_id..;
+        let metas = ids.clone().zip(&pages);
+        self.pages
+            .extend(metas.map(|(id, page)| page.meta(id, self.version)));
+        let pages = pages.into_iter().map(|page| page.bytes);
+        self.keyspace.write(ids.zip(pages));
+        self.keyspace.relieve(FLUSH_BYTES, &Wanted::All)
     }
 }
 
@@ -364,19 +367,11 @@ pub(crate) fn copy_pages<'a>(
                     page.id
                 )));
             }
-            encoded.push((
-                id,
-                EncodedPage {
-                    kind: page.kind,
-                    num_rows: page.num_rows,
-                    stats: page.stats.clone(),
-                    bytes: bytes::Bytes::copy_from_slice(bytes),
-                },
-            ));
+            encoded.push((id, bytes::Bytes::copy_from_slice(bytes)));
             copied.push(PageMeta { id, ..page.clone() });
         }
         to.keyspace.write(encoded);
-        to.keyspace.relieve(FLUSH_BYTES)
+        to.keyspace.relieve(FLUSH_BYTES, &Wanted::All)
     };
     let mut window_bytes = 0;
     for page in pages {

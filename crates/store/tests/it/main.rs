@@ -30,6 +30,9 @@ mod tonbo;
 /// Random transactions, reopenings, checkpoints and readers, compared with a `BTreeMap`.
 mod model;
 
+/// Commits in the midst of a compaction.
+mod compaction;
+
 /// Verify, backup, restore, and the space that a store takes.
 mod care;
 
