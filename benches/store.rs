@@ -28,6 +28,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const LOAD_ROWS: usize = 10_000_000;
 const TABLE_ROWS: usize = 1_000_000;
 const COMMIT_ROWS: usize = 1_000;
+/// What such a commit writes: its page, and the page's description.
+const COMMIT_BYTES: usize = 48 << 10;
 const NUM_THREADS: u64 = 8;
 const STATE_ENTRIES: u64 = 100_000;
 const VALUE: [u8; 100] = [7; 100];
@@ -159,6 +161,51 @@ fn upsert(store: &Store, rows: &RecordBatch) {
     transaction.commit().expect("durable");
 }
 
+/// Upserts and what the disk gives, by turns: the disk of a shared machine is not the same from one minute to the next.
+fn upserts_beside_the_disk() {
+    const NUM_ROUNDS: usize = 7;
+    const ROUND_COMMITS: u32 = 5_000;
+    let dir = temporary();
+    let store = open(&dir.path().join("store"));
+    load(&store, &dimension(TABLE_ROWS, 1));
+    let mut random = Random::new(1);
+    let batches: Vec<RecordBatch> = (0..64).map(|_| random_rows(&mut random)).collect();
+    let bytes = vec![7_u8; COMMIT_BYTES];
+    let mut ratios: Vec<(f64, Duration, Duration)> = (0..NUM_ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            for (_, batch) in (0..ROUND_COMMITS).zip(batches.iter().cycle()) {
+                upsert(&store, batch);
+            }
+            let ours = start.elapsed() / ROUND_COMMITS;
+            // The store's thread may be at work still, and the disk is to be alone.
+            std::thread::sleep(Duration::from_secs(1));
+            let mut file = File::create(dir.path().join("plain")).expect("makes");
+            let start = Instant::now();
+            for _ in 0..ROUND_COMMITS {
+                file.write_all(&bytes).expect("writes");
+                file.sync_data().expect("syncs");
+            }
+            let plain = start.elapsed() / ROUND_COMMITS;
+            (plain.as_secs_f64() / ours.as_secs_f64(), ours, plain)
+        })
+        .collect();
+    assert_eq!(
+        store.table("d").expect("loaded").num_rows().expect("reads"),
+        TABLE_ROWS as u64
+    );
+    ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (ratio, ours, plain) in &ratios {
+        println!(
+            "upserts: {ratio:.2} of the disk: {ours:?} a commit of 1,000, {plain:?} for 48 KiB appended and fsynced"
+        );
+    }
+    println!(
+        "upserts: median {:.2} of the disk",
+        ratios[NUM_ROUNDS / 2].0
+    );
+}
+
 fn commits(criterion: &mut Criterion) {
     let dir = temporary();
     let store = open(dir.path());
@@ -179,8 +226,7 @@ fn commits(criterion: &mut Criterion) {
     group.bench_function("1,000 upserts into 1M rows, fsync", |bencher| {
         bencher.iter(commit);
     });
-    // What such a commit writes: its page, and the page's description.
-    let bytes = vec![7_u8; 48 << 10];
+    let bytes = vec![7_u8; COMMIT_BYTES];
     group.bench_function("48 KiB appended and fsynced", |bencher| {
         let mut file = File::create(dir.path().join("plain")).expect("makes");
         bencher.iter(|| {
@@ -214,6 +260,13 @@ fn commits(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+fn upserts(_: &mut Criterion) {
+    // Criterion runs every function, wanted or not, so the wish is looked for here.
+    if std::env::args().any(|argument| argument == "beside the disk") {
+        upserts_beside_the_disk();
+    }
 }
 
 fn keyed_state(criterion: &mut Criterion) {
@@ -256,5 +309,5 @@ fn keyed_state(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bulk_load, commits, keyed_state);
+criterion_group!(benches, bulk_load, commits, upserts, keyed_state);
 criterion_main!(benches);
