@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow_buffer::BooleanBuffer;
@@ -253,6 +253,7 @@ impl DimensionBuilder {
             form: self.form,
             index,
             layout,
+            packs: Mutex::default(),
         })
     }
 

@@ -100,9 +100,14 @@ impl Column {
 
     /// As [`gather`](Self::gather), of type [`view_type`](Self::view_type).
     pub(crate) fn gather_views(&self, wanted: &Wanted<'_>) -> Result<ArrayRef> {
+        gather(&self.field, self.view_values()?, wanted)
+    }
+
+    /// The column as [`gather_views`](Self::gather_views) reads it.
+    pub(crate) fn view_values(&self) -> Result<&ArrayRef> {
         match self.view_type() {
-            None => self.gather(wanted),
-            Some(view_type) => gather(&self.field, self.views(&view_type)?, wanted),
+            None => Ok(&self.values),
+            Some(view_type) => self.views(&view_type),
         }
     }
 
@@ -117,12 +122,6 @@ impl Column {
         }
     }
 
-    /// Makes the views now rather than at the first gather, which then takes no lock.
-    pub(crate) fn prepare_views(&self) -> Result<()> {
-        self.view_type()
-            .map_or(Ok(()), |view_type| self.views(&view_type).map(|_| ()))
-    }
-
     fn views(&self, view_type: &DataType) -> Result<&ArrayRef> {
         if let Some(views) = self.views.get() {
             return Ok(views);
@@ -134,7 +133,8 @@ impl Column {
         Ok(self.views.get_or_init(|| views))
     }
 
-    fn declare(&self, array: ArrayRef) -> Result<ArrayRef> {
+    /// Casts what was gathered from [`values`](Self::values) to the field's type.
+    pub(crate) fn declare(&self, array: ArrayRef) -> Result<ArrayRef> {
         if array.data_type() == self.field.data_type() {
             return Ok(array);
         }

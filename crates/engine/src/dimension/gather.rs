@@ -46,6 +46,11 @@ impl<'a> Wanted<'a> {
         }
     }
 
+    /// The row numbers, [`NO_MATCH`] where nothing was found.
+    pub(super) fn rows(&self) -> &[u32] {
+        self.rows
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -75,7 +80,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Null where nothing was found, or where the row that was found is null.
-    fn nulls_of(&self, values: &dyn Array) -> Option<NullBuffer> {
+    pub(super) fn nulls_of(&self, values: &dyn Array) -> Option<NullBuffer> {
         let Some(nulls) = values.nulls() else {
             return self.nulls();
         };

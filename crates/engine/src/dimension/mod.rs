@@ -5,9 +5,10 @@ mod column;
 mod gather;
 mod lookup;
 mod matches;
+mod packed;
 mod resolve;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -20,6 +21,7 @@ pub(crate) use self::gather::Wanted;
 pub use self::lookup::Found;
 pub(crate) use self::lookup::{batch, column_index};
 pub use self::matches::Matches;
+pub(crate) use self::packed::Pack;
 pub(crate) use self::resolve::{Event, Step, resolve};
 use crate::index::{Index, Layout, NO_MATCH};
 use crate::key::{KeyForm, KeyPlan, KeyScratch, null_union, plain_column, plain_columns};
@@ -62,6 +64,8 @@ pub struct Dimension {
     form: KeyForm,
     index: Index,
     layout: Layout,
+    /// Columns that joins have asked for together.
+    packs: Mutex<Vec<Arc<Pack>>>,
 }
 
 impl Dimension {
@@ -100,9 +104,24 @@ impl Dimension {
         self.index.num_bytes()
     }
 
-    /// The bytes that columns and index take. Grows when a join first asks for a column as views.
+    /// The bytes that columns and index take. Grows when a join first asks for a column as views, and when columns are
+    /// packed into rows because many were gathered.
     pub fn memory_bytes(&self) -> usize {
-        self.index_bytes() + self.columns.iter().map(Column::num_bytes).sum::<usize>()
+        let columns = self.columns.iter().map(Column::num_bytes);
+        let packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        let packed = packs.iter().map(|pack| pack.num_bytes());
+        self.index_bytes() + columns.chain(packed).sum::<usize>()
+    }
+
+    /// Columns that are gathered together, of which `Pack::takes` is true. `None` if to pack them is of no use.
+    pub(crate) fn pack(&self, columns: Vec<ArrayRef>) -> Option<Arc<Pack>> {
+        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pack) = packs.iter().find(|pack| pack.is_of(&columns)) {
+            return Some(Arc::clone(pack));
+        }
+        let pack = Arc::new(Pack::new(columns)?);
+        packs.push(Arc::clone(&pack));
+        Some(pack)
     }
 
     /// Prepares the comparison of fact columns of these types (in key order) with the key.

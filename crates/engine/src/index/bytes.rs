@@ -1,4 +1,6 @@
-use super::NO_MATCH;
+use std::hint::black_box;
+
+use super::{BATCH_KEYS, NO_MATCH};
 use crate::huge;
 use crate::key::hash::{hash_bytes, home_slot};
 use crate::{Error, ErrorKind, Result};
@@ -77,8 +79,44 @@ impl BytesIndex {
     }
 
     /// Appends the row of every key to `out`.
-    pub(crate) fn probe<K: AsRef<[u8]>>(&self, keys: impl Iterator<Item = K>, out: &mut Vec<u32>) {
-        out.extend(keys.map(|key| self.find(key.as_ref())));
+    pub(crate) fn probe<K: AsRef<[u8]>>(
+        &self,
+        mut keys: impl Iterator<Item = K>,
+        out: &mut Vec<u32>,
+    ) {
+        let mut batch: Vec<(K, u64)> = Vec::with_capacity(BATCH_KEYS);
+        loop {
+            let next = keys.by_ref().take(BATCH_KEYS);
+            batch.extend(next.map(|key| {
+                let hash = hash_bytes(key.as_ref());
+                (key, hash)
+            }));
+            if batch.is_empty() {
+                return;
+            }
+            self.touch(&batch);
+            out.extend(
+                batch
+                    .drain(..)
+                    .map(|(key, hash)| self.find(key.as_ref(), hash)),
+            );
+        }
+    }
+
+    /// Brings what searches for these hashes begin with into the cache, many at a time.
+    fn touch<K>(&self, batch: &[(K, u64)]) {
+        let hashes = || batch.iter().map(|(_, hash)| *hash);
+        let home = |hash| self.slots[home_slot(hash, self.slots.len())];
+        black_box(hashes().fold(0, |all, hash| all | home(hash).row));
+        // Where the tag is the key's, its view is looked at next.
+        let view = |hash| {
+            let slot = home(hash);
+            let found = self.views.get(slot.row as usize);
+            found
+                .filter(|_| slot.tag == tag(hash))
+                .map_or(0, |view| view.tail)
+        };
+        black_box(hashes().fold(0, |all, hash| all | view(hash)));
     }
 
     pub(crate) fn num_bytes(&self) -> usize {
@@ -92,11 +130,10 @@ impl BytesIndex {
     }
 
     #[inline]
-    fn find(&self, key: &[u8]) -> u32 {
+    fn find(&self, key: &[u8], hash: u64) -> u32 {
         let Some(view) = view_of(key) else {
             return NO_MATCH;
         };
-        let hash = hash_bytes(key);
         self.slots[search(&self.slots, &self.views, &self.data, hash, view, key)].row
     }
 }

@@ -40,6 +40,9 @@ pub(crate) fn add_build_rows(table: &str, num_rows: u32, added: usize) -> Result
     ))
 }
 
+/// Keys that are looked for at once: the slots of so many stay in the first cache.
+const BATCH_KEYS: usize = 256;
+
 #[derive(Debug)]
 pub(crate) enum Index {
     Direct(DirectIndex),
@@ -106,11 +109,7 @@ impl Index {
                     told(index.insert(key, row), row);
                 }
             }
-            (Self::Hash(index), KeyValues::Ints(keys)) => {
-                for (row, &key) in (first_row..).zip(*keys) {
-                    told(index.insert(key, row), row);
-                }
-            }
+            (Self::Hash(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, told),
             (Self::Bytes(index), values) => {
                 let mut row = first_row;
                 visit_bytes(values, &mut |key| {

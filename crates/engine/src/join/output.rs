@@ -11,8 +11,8 @@ use arrow_array::{
 use arrow_schema::{DataType, Field};
 
 use super::spec::{JoinKind, JoinSpec, OnMiss, SelectColumn};
-use crate::dimension::{Column, Wanted, column_index};
-use crate::{Dimension, Error, Result};
+use crate::dimension::{Column, Pack, Wanted, column_index};
+use crate::{Dimension, Error, ErrorKind, Result};
 
 /// How a dimension's columns come out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,7 +83,8 @@ pub(super) fn plan_columns(
             let held = dimension.column(idx);
             let (form, data_type) = output_form(held, encoding, dimension.num_rows());
             if form == OutputForm::View {
-                held.prepare_views()?;
+                // Now rather than at the first gather, which then takes no lock.
+                held.view_values()?;
             }
             let field = held.field().as_ref().clone();
             let is_nullable = has_nulls || field.is_nullable();
@@ -165,9 +166,40 @@ fn has_wide_keys(num_rows: usize) -> bool {
     i32::try_from(num_rows).is_err()
 }
 
+/// The columns of a join that are gathered row by row, see [`Pack`].
+#[derive(Debug)]
+pub(super) struct PackedColumns {
+    pack: Arc<Pack>,
+    /// Their places among the join's columns, ascending.
+    places: Vec<usize>,
+}
+
+impl PackedColumns {
+    /// Those of a join's columns that can be packed, if there is use in it.
+    pub(super) fn plan(columns: &[OutputColumn], dimension: &Dimension) -> Result<Option<Self>> {
+        let mut places = Vec::new();
+        let mut held = Vec::new();
+        for (place, OutputColumn { column, form }) in columns.iter().enumerate() {
+            let column = dimension.column(*column);
+            let values = match form {
+                OutputForm::Plain => column.values(),
+                OutputForm::View => column.view_values()?,
+                OutputForm::Dictionary => continue,
+            };
+            if Pack::takes(values) {
+                places.push(place);
+                held.push(Arc::clone(values));
+            }
+        }
+        let pack = dimension.pack(held);
+        Ok(pack.map(|pack| Self { pack, places }))
+    }
+}
+
 /// The columns of one join for rows whose build rows are `build_idx`.
 pub(super) fn emit(
     columns: &[OutputColumn],
+    packed: Option<&PackedColumns>,
     dimension: &Dimension,
     build_idx: &[u32],
     out: &mut Vec<ArrayRef>,
@@ -176,13 +208,32 @@ pub(super) fn emit(
         return Ok(());
     }
     let wanted = Wanted::new(build_idx);
+    let mut gathered: Vec<Option<ArrayRef>> = vec![None; columns.len()];
+    if let Some(PackedColumns { pack, places }) = packed {
+        let arrays = pack.gather(&wanted).map_err(|error| {
+            Error::new(
+                ErrorKind::Resource,
+                format!(
+                    "a batch is too large for a column's type; take smaller batches or another encoding: \
+                     dimension=`{}`",
+                    dimension.name()
+                ),
+            )
+            .with_source(error)
+        })?;
+        for (place, array) in places.iter().zip(arrays) {
+            gathered[*place] = Some(array);
+        }
+    }
     let mut keyed: Option<ArrayRef> = None;
-    for OutputColumn { column, form } in columns {
+    for (OutputColumn { column, form }, gathered) in columns.iter().zip(gathered) {
         let column = dimension.column(*column);
-        out.push(match form {
-            OutputForm::Plain => column.gather(&wanted)?,
-            OutputForm::View => column.gather_views(&wanted)?,
-            OutputForm::Dictionary => {
+        out.push(match (form, gathered) {
+            (OutputForm::Plain, Some(gathered)) => column.declare(gathered)?,
+            (OutputForm::View, Some(gathered)) => gathered,
+            (OutputForm::Plain, None) => column.gather(&wanted)?,
+            (OutputForm::View, None) => column.gather_views(&wanted)?,
+            (OutputForm::Dictionary, _) => {
                 let array = match &keyed {
                     Some(keyed) => keyed
                         .as_any_dictionary()

@@ -7,7 +7,7 @@ use arrow_select::take::take;
 
 use super::counters::JoinCounters;
 use super::missing::MissingKeys;
-use super::output::{Encoding, OutputColumn, emit, plan_columns};
+use super::output::{Encoding, OutputColumn, PackedColumns, emit, plan_columns};
 use super::spec::{JoinKind, JoinSpec, OnMiss};
 use crate::dimension::{Dimension, Matches, batch, column_index};
 use crate::index::NO_MATCH;
@@ -62,6 +62,7 @@ struct PlannedJoin {
     key_columns: Vec<usize>,
     plan: KeyPlan,
     columns: Vec<OutputColumn>,
+    packed: Option<PackedColumns>,
 }
 
 /// What a join collects beside its counters.
@@ -159,12 +160,14 @@ impl StarJoin {
                 columns.push(column);
                 fields.push(Arc::new(field));
             }
+            let packed = PackedColumns::plan(&columns, &dimension)?;
             planned.push(PlannedJoin {
                 spec,
                 dimension,
                 key_columns,
                 plan,
                 columns,
+                packed,
             });
         }
         let output_schema = Schema::new_with_metadata(fields, fact_schema.metadata().clone());
@@ -275,6 +278,7 @@ impl StarJoin {
         for (join, matches) in self.joins.iter().zip(matches.iter()) {
             emit(
                 &join.columns,
+                join.packed.as_ref(),
                 &join.dimension,
                 matches.build_idx(),
                 &mut columns,

@@ -572,3 +572,80 @@ fn missing_keys_are_text_and_merge_in_any_order() {
     assert_eq!((missing.num_rows(), missing.num_distinct()), (6, 3));
     assert!(missing.is_complete());
 }
+
+/// A dimension that is large enough for its columns to be packed into rows, which begins once as many facts as it has
+/// rows were joined, has the same answers before and after.
+#[test]
+fn large_dimensions_equal_take() {
+    const NUM_ROWS: i64 = 30_000;
+    let seed = seed(77);
+    let mut random = Random::new(seed);
+    for key_stride in [1, 1009] {
+        let ids: Int64Array = (0..NUM_ROWS).map(|id| id * key_stride).collect();
+        let mut text = |len_max: usize| -> StringArray {
+            (0..NUM_ROWS)
+                .map(|id| {
+                    let len = random.below(len_max + 1);
+                    (id % 7 != 3).then(|| "ö".repeat(len / 2) + &"z".repeat(len % 2))
+                })
+                .collect()
+        };
+        let input = RecordBatch::try_from_iter_with_nullable([
+            ("id", Arc::new(ids.clone()) as ArrayRef, false),
+            ("short", Arc::new(text(9)), true),
+            (
+                "amount",
+                Arc::new(Float64Array::from_iter_values((0..30_000).map(f64::from))),
+                true,
+            ),
+            ("middle", Arc::new(text(31)), true),
+            ("long", Arc::new(text(90)), true),
+            (
+                "number",
+                Arc::new(
+                    (0..NUM_ROWS)
+                        .map(|id| (id % 5 != 1).then_some(id))
+                        .collect::<Int64Array>(),
+                ),
+                true,
+            ),
+        ])
+        .unwrap();
+        let mut builder = DimensionBuilder::new("dim", input.schema(), &["id".to_owned()]).unwrap();
+        builder.upsert(input.clone()).unwrap();
+        let dimension = Arc::new(builder.finish().unwrap());
+        for encoding in [Encoding::Plain, Encoding::View] {
+            let bytes_before = dimension.memory_bytes();
+            for round in 0..4 {
+                let rows: Vec<Option<u32>> = (0..20_000)
+                    .map(|_| Some(random.below(33_000) as u32).filter(|row| *row < 30_000))
+                    .collect();
+                let key = |row: &Option<u32>| row.map_or(-5, |row| ids.value(row as usize));
+                let facts: Int64Array = rows.iter().map(key).collect();
+                let facts =
+                    RecordBatch::try_from_iter([("key", Arc::new(facts) as ArrayRef)]).unwrap();
+                let spec = JoinSpec::parse("dim on key=id").unwrap();
+                let join = StarJoin::new(
+                    &facts.schema(),
+                    None,
+                    vec![(spec, Arc::clone(&dimension))],
+                    encoding,
+                )
+                .unwrap();
+                let joined = join.join(&facts, &mut Scratch::default()).unwrap();
+                let output = plain(&joined.batch);
+                for name in ["short", "amount", "middle", "long", "number"] {
+                    let expected = expected_column(&input, name, &rows);
+                    let what = format!("seed={seed} {key_stride} {encoding:?} {round} {name}");
+                    assert_column(&output, name, &expected, &what);
+                }
+            }
+            // Beside the views, of which there are three.
+            let added = dimension.memory_bytes() - bytes_before;
+            assert!(
+                added > 30_000 * 3 * 16,
+                "{encoding:?}: packed, {added} bytes"
+            );
+        }
+    }
+}
