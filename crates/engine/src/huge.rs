@@ -7,27 +7,42 @@
 /// Smaller arrays are left alone: the processor keeps the pages of so many bytes anyway.
 const BYTES_MIN: usize = 4 << 20;
 
+/// The same for what is written once from the beginning to the end: there a large page saves the system from giving
+/// hundreds of small ones. Allocators put such vectors next to each other, so that a page can span some of them.
+const OUTPUT_BYTES_MIN: usize = 256 << 10;
+
 /// A vector of one value, in large pages if it is large.
 pub(crate) fn vec<T: Clone>(value: T, len: usize) -> Vec<T> {
     let mut values = Vec::with_capacity(len);
     let room = values.spare_capacity_mut();
     // Before the first write, so that it comes in large pages from the beginning.
-    advise(room.as_ptr().cast(), size_of_val(room), libc::MADV_HUGEPAGE);
+    if size_of_val(room) >= BYTES_MIN {
+        advise(room.as_ptr().cast(), size_of_val(room), libc::MADV_HUGEPAGE);
+    }
     values.resize(len, value);
+    values
+}
+
+/// An empty vector with room for a column of a batch, in large pages if it is large.
+pub(crate) fn with_capacity<T>(len: usize) -> Vec<T> {
+    let mut values = Vec::with_capacity(len);
+    let room = values.spare_capacity_mut();
+    if size_of_val(room) >= OUTPUT_BYTES_MIN {
+        advise(room.as_ptr().cast(), size_of_val(room), libc::MADV_HUGEPAGE);
+    }
     values
 }
 
 /// Moves the bytes of an array that is there into large pages.
 pub(crate) fn collapse(bytes: &[u8]) {
-    advise(bytes.as_ptr(), bytes.len(), libc::MADV_COLLAPSE);
+    if bytes.len() >= BYTES_MIN {
+        advise(bytes.as_ptr(), bytes.len(), libc::MADV_COLLAPSE);
+    }
 }
 
 #[expect(unsafe_code, reason = "asks the system for large pages")]
 fn advise(start: *const u8, num_bytes: usize, advice: libc::c_int) {
     const PAGE_BYTES: usize = 4096;
-    if num_bytes < BYTES_MIN {
-        return;
-    }
     let skipped = start.align_offset(PAGE_BYTES).min(num_bytes);
     let whole = (num_bytes - skipped) / PAGE_BYTES * PAGE_BYTES;
     // SAFETY: the range lies in one allocation, and both pieces of advice leave what it holds as it is.

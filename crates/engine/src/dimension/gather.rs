@@ -25,6 +25,7 @@ use arrow_buffer::{
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::take::take;
 
+use crate::huge;
 use crate::index::NO_MATCH;
 
 /// The build rows of a batch of facts.
@@ -68,7 +69,9 @@ impl<'a> Wanted<'a> {
     /// The row numbers, 0 where nothing was found.
     pub(crate) fn numbers<T>(&self, convert: impl Fn(u32) -> T) -> Vec<T> {
         let number = |&row: &u32| convert(if row == NO_MATCH { 0 } else { row });
-        self.rows.iter().map(number).collect()
+        let mut numbers = huge::with_capacity(self.rows.len());
+        numbers.extend(self.rows.iter().map(number));
+        numbers
     }
 
     /// The row numbers as Arrow's kernels want them.
@@ -95,7 +98,9 @@ impl<'a> Wanted<'a> {
     /// The values at the rows, the default where nothing was found.
     fn values<T: Copy + Default>(&self, values: &[T]) -> Vec<T> {
         let value = |&row: &u32| values.get(row as usize).copied().unwrap_or_default();
-        self.rows.iter().map(value).collect()
+        let mut found = huge::with_capacity(self.rows.len());
+        found.extend(self.rows.iter().map(value));
+        found
     }
 }
 
@@ -170,7 +175,8 @@ fn gather_bytes<T: ByteArrayType>(
         return Err(ArrowError::OffsetOverflowError(num_bytes));
     }
     // The last chunks may reach past what they are for.
-    let mut bytes = vec![0; num_bytes + CHUNK_BYTES];
+    let mut bytes = huge::with_capacity(num_bytes + CHUNK_BYTES);
+    bytes.resize(num_bytes + CHUNK_BYTES, 0);
     let mut to = 0;
     for &row in wanted.rows {
         let (start, end) = place(row);

@@ -249,18 +249,18 @@ struct BytesOutput {
 impl Output {
     fn new(values: &ArrayRef, cell: Cell, num_rows: usize) -> Self {
         match cell.kind {
-            CellKind::Fixed(1) => Self::Width1(Vec::with_capacity(num_rows)),
-            CellKind::Fixed(2) => Self::Width2(Vec::with_capacity(num_rows)),
-            CellKind::Fixed(4) => Self::Width4(Vec::with_capacity(num_rows)),
-            CellKind::Fixed(8) => Self::Width8(Vec::with_capacity(num_rows)),
-            CellKind::Fixed(_) | CellKind::View => Self::Width16(Vec::with_capacity(num_rows)),
+            CellKind::Fixed(1) => Self::Width1(huge::with_capacity(num_rows)),
+            CellKind::Fixed(2) => Self::Width2(huge::with_capacity(num_rows)),
+            CellKind::Fixed(4) => Self::Width4(huge::with_capacity(num_rows)),
+            CellKind::Fixed(8) => Self::Width8(huge::with_capacity(num_rows)),
+            CellKind::Fixed(_) | CellKind::View => Self::Width16(huge::with_capacity(num_rows)),
             CellKind::Inline(room) => {
                 // As many bytes a row as the column has, and a little more.
                 let usual = values.get_buffer_memory_size() / values.len().max(1) + 1;
                 Self::Bytes(BytesOutput {
                     num_copies: (room - 1).div_ceil(COPY_BYTES).max(1),
                     ends: Vec::with_capacity(num_rows),
-                    bytes: Vec::with_capacity(num_rows * usual.min(room) + TAIL_BYTES),
+                    bytes: huge::with_capacity(num_rows * usual.min(room) + TAIL_BYTES),
                     len: 0,
                 })
             }
