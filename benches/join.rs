@@ -1,11 +1,11 @@
-//! The join in memory: build and probe, side by side for each layout and encoding. Every run checks its answer.
+//! What the memory gives, and the join in memory: build and probe, side by side for each layout and encoding. Every run checks its answer.
 #![expect(clippy::print_stdout, reason = "a report begins with the machine")]
 
 use std::{hint::black_box, sync::Arc};
 
 use arrow_array::RecordBatch;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use darner_benches::{dimension, facts, machine};
+use darner_benches::{Random, dimension, facts, machine};
 use darner_engine::{Collect, Dimension, DimensionBuilder, Encoding, JoinSpec, Scratch, StarJoin};
 
 #[global_allocator]
@@ -20,7 +20,6 @@ fn build(rows: &RecordBatch) -> Dimension {
 }
 
 fn build_index(criterion: &mut Criterion) {
-    println!("machine: {}", machine());
     let mut group = criterion.benchmark_group("build");
     for (name, num_rows, stride) in [("dense 1M", 1_000_000, 1), ("sparse 1M", 1_000_000, 1_000)] {
         let rows = dimension(num_rows, stride);
@@ -73,5 +72,33 @@ fn join(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, build_index, join);
+/// What the memory gives: no join that reads a dimension in the order of the facts can be faster than this.
+fn memory(criterion: &mut Criterion) {
+    const LINE_BYTES: usize = 64;
+    println!("machine: {}", machine());
+    let mut group = criterion.benchmark_group("memory");
+    let mut random = Random::new(7);
+    for mib in [1, 4, 32, 64, 400] {
+        let bytes = vec![1_u8; mib << 20];
+        let num_lines = bytes.len() / LINE_BYTES;
+        let places: Vec<usize> = (0..FACT_ROWS)
+            .map(|_| usize::try_from(random.below(num_lines as u64)).unwrap_or(0) * LINE_BYTES)
+            .collect();
+        group.throughput(Throughput::Elements(FACT_ROWS as u64));
+        group.bench_function(format!("random loads from {mib} MiB"), |bencher| {
+            bencher.iter(|| {
+                let found: usize = places.iter().map(|&place| usize::from(bytes[place])).sum();
+                assert_eq!(found, FACT_ROWS);
+            });
+        });
+    }
+    let words = vec![1_u64; 32 << 20];
+    group.throughput(Throughput::Bytes(size_of_val(&words[..]) as u64));
+    group.bench_function("read 256 MiB in order", |bencher| {
+        bencher.iter(|| assert_eq!(words.iter().sum::<u64>(), words.len() as u64));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, memory, build_index, join);
 criterion_main!(benches);
