@@ -665,13 +665,16 @@ fn check_file_name(name: &str) -> Result<()> {
 }
 
 /// Removes checkpoints other than the current one, except those that a reader holds.
+///
+/// `current` is what this process takes for current. After a failed fsync it may be another, and then that one stays too.
 pub(crate) fn remove_old(store_dir: &Path, current: u64) -> Result<()> {
+    let found = Current::read(store_dir)?.map(|found| found.number);
     let above = store_dir.join(CHECKPOINT_DIR);
     for name in disk::list_dir(&above)? {
         // Only what has the form of our own names is ours to remove.
         let number = Some(&name).filter(|name| name.len() == 16);
         let number = number.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        if number.is_none_or(|number| number == current) {
+        if number.is_none_or(|number| number == current || Some(number) == found) {
             continue;
         }
         let dir = above.join(&name);

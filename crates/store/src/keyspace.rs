@@ -88,6 +88,8 @@ pub(crate) struct Keyspace {
     /// Shared with the generations that compactions have made of the same table, so that a page that is taken over by a
     /// new generation keeps its number there.
     next_page_id: Arc<AtomicU64>,
+    /// Pages went to files to give memory back, before any checkpoint wanted them.
+    is_relieved: AtomicBool,
     /// Set when nothing will ever open the directory again: it goes with the last user.
     is_dropped: AtomicBool,
 }
@@ -154,6 +156,7 @@ impl Keyspace {
             gate: Mutex::default(),
             has_failed: AtomicBool::new(false),
             next_page_id: Arc::new(AtomicU64::new(next_page_id)),
+            is_relieved: AtomicBool::new(false),
             is_dropped: AtomicBool::new(false),
         }
     }
@@ -247,10 +250,16 @@ impl Keyspace {
             let gate = self.lock_gate();
             // Another thread may have done it.
             if num_bytes() > bytes_max {
+                self.is_relieved.store(true, Ordering::Relaxed);
                 self.flush(&gate, wanted)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether pages went to files to give memory back.
+    pub(crate) fn is_relieved(&self) -> bool {
+        self.is_relieved.load(Ordering::Relaxed)
     }
 
     fn lock_gate(&self) -> MutexGuard<'_, Gate> {

@@ -1,7 +1,7 @@
 //! What a store does beside committing: checkpoints, and compactions when they pay.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, PoisonError, TryLockError, atomic::Ordering},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     keyspace::{Keyspace, Wanted},
     namespace::{Namespace, StateOp, namespace_of, stored_name},
-    retention,
+    retention::{expire, num_expired, trim},
     settings::CompactionMode,
     state::{State, TableState},
     store::{Shared, Writer, lock},
@@ -79,15 +79,12 @@ impl Shared {
         // Counting the rows of what goes is parallel work.
         let has_older = state.tables.values().any(|table| !table.older.is_empty());
         let tables = state.tables.values_mut();
-        let expire = || -> Vec<Arc<Keyspace>> {
-            tables
-                .flat_map(|table| retention::expire(table, now_us))
-                .collect()
-        };
+        let expire_all =
+            || -> Vec<Arc<Keyspace>> { tables.flat_map(|table| expire(table, now_us)).collect() };
         let dropped = if has_older {
-            apart(Length::Short, expire)
+            apart(Length::Short, expire_all)
         } else {
-            expire()
+            expire_all()
         };
         let mut pending_ops: BTreeMap<String, Vec<StateOp>> = BTreeMap::new();
         for (name, id, ops) in pending {
@@ -509,7 +506,7 @@ impl Shared {
     ///
     /// False, with nothing done, if that cannot be: somebody else has made a checkpoint meanwhile, has changed a
     /// namespace, which is not known as it was, or has had to bring later pages to files, where they would be found
-    /// beside those of the log.
+    /// beside those of the log; or an earlier incarnation of a table is to go, whose rows have to be counted first.
     fn write_past(&self, past: Past, name: &str, compacted: &TableState) -> Result<bool> {
         let Past {
             mut state,
@@ -533,6 +530,11 @@ impl Shared {
             if writer.checkpoint_number != checkpoint_number
                 || current.namespaces_changed > number
                 || !generations(&current).all(|table| waiting_since(table, number).is_some())
+                || has_relieved_dropped(&state, &current)
+                || state
+                    .tables
+                    .values()
+                    .any(|table| num_expired(table, now_us) > 0)
             {
                 return Ok(false);
             }
@@ -546,6 +548,7 @@ impl Shared {
         state
             .tables
             .insert(name.to_owned(), as_compacted(&before, compacted));
+        state.tables.values_mut().for_each(trim);
         let written = checkpoint::write(&self.dir, checkpoint_number + 1, &mut state);
         let mut writer = lock(self.writer()?);
         if let Err(error) = written {
@@ -565,11 +568,13 @@ impl Shared {
             } else {
                 // They go on with the pages that they had, and the next checkpoint writes all that changed since these.
                 for (name, namespace) in &state.namespaces {
-                    let written = state.tables.get(&stored_name(name));
-                    let generation = namespace.table().generation;
-                    if let Some(unused) = written.filter(|table| table.generation != generation) {
-                        unused.keyspace.drop_later();
+                    let Some(written) = state.tables.get(&stored_name(name)) else {
+                        continue;
+                    };
+                    if written.generation != namespace.table().generation {
+                        written.keyspace.drop_later();
                     }
+                    namespace.follow_checkpoint(written);
                 }
             }
             current.checkpointed = state.checkpointed;
@@ -590,6 +595,7 @@ impl Shared {
             for table in current.tables.values_mut() {
                 table.older.iter_mut().for_each(follow);
                 follow(table);
+                trim(table);
             }
         }
         // Space that cannot be given back now is given back by the next checkpoint.
@@ -602,6 +608,16 @@ impl Shared {
 fn waiting_since(table: &TableState, number: u64) -> Option<Vec<(u64, Bytes)>> {
     let later = table.pages.iter().filter(|page| page.version > number);
     table.keyspace.waiting(later)
+}
+
+/// Whether a table is gone whose later pages had to go to files, where a checkpoint of the past would find them.
+fn has_relieved_dropped(past: &State, current: &State) -> bool {
+    let left: HashSet<(u32, u32)> = generations(current)
+        .map(|table| (table.id, table.generation))
+        .collect();
+    generations(past)
+        .filter(|table| !left.contains(&(table.id, table.generation)))
+        .any(|table| table.keyspace.is_relieved())
 }
 
 /// Takes a table over to the files of a compaction, with what was committed since it was as `before`.

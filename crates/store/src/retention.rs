@@ -11,18 +11,7 @@ use crate::{
 ///
 /// An incarnation is kept for its retention, or while it and those after it take no more space than the table itself.
 pub(crate) fn expire(table: &mut TableState, now_us: i64) -> Vec<Arc<Keyspace>> {
-    let oldest_kept = table.retention.oldest_kept(&table.history, now_us);
-    let num_bytes_max = table.num_bytes();
-    let mut num_bytes = 0;
-    let mut num_kept = 0;
-    for older in table.older.iter().rev() {
-        num_bytes += older.num_bytes();
-        if older.changed.number < oldest_kept && num_bytes > num_bytes_max {
-            break;
-        }
-        num_kept += 1;
-    }
-    let num_gone = table.older.len() - num_kept;
+    let num_gone = num_expired(table, now_us);
     if num_gone > 0 {
         // Of damaged rows nobody can say how many there were.
         if let Ok(history) = count_older(table) {
@@ -34,9 +23,28 @@ pub(crate) fn expire(table: &mut TableState, now_us: i64) -> Vec<Arc<Keyspace>> 
     gone.into_iter().map(|gone| gone.keyspace).collect()
 }
 
+/// How many earlier incarnations, from the oldest on, are not kept.
+pub(crate) fn num_expired(table: &TableState, now_us: i64) -> usize {
+    let oldest_kept = table.retention.oldest_kept(&table.history, now_us);
+    let num_bytes_max = table.num_bytes();
+    let mut num_bytes = 0;
+    let mut num_kept = 0;
+    for older in table.older.iter().rev() {
+        num_bytes += older.num_bytes();
+        if older.changed.number < oldest_kept && num_bytes > num_bytes_max {
+            break;
+        }
+        num_kept += 1;
+    }
+    table.older.len() - num_kept
+}
+
 /// Takes commits that cannot be read any more out of a history, but for the newest of them, and for those that began an
 /// incarnation: by these it is found which one a version belongs to.
-fn trim(table: &mut TableState) {
+pub(crate) fn trim(table: &mut TableState) {
+    if table.history.len() <= 2 * HISTORY_UNREADABLE_MAX {
+        return;
+    }
     let begun: Vec<u64> = table
         .older
         .iter()

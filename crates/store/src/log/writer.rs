@@ -253,7 +253,9 @@ impl LogWriter {
     /// durable.
     pub(crate) fn end_segment(&mut self) -> Result<()> {
         self.sync()?;
-        self.segment = None;
+        // One without a frame covers nothing, and another would have its name.
+        self.segment
+            .take_if(|segment| segment.end > HEADER_BYTES as u64);
         Ok(())
     }
 
@@ -264,6 +266,10 @@ impl LogWriter {
         self.segment
             .take_if(|segment| is_covered(segment.first_version));
         self.num_bytes = num_bytes;
+        if num_bytes < self.segment_bytes_min && self.take_spare().is_some() {
+            // The log is not busy any more.
+            let _ = disk::remove_file(&spare_path(&self.dir));
+        }
         for name in disk::list_dir(&self.dir).unwrap_or_default() {
             if parse_segment_name(&name).is_some_and(is_covered) {
                 // A segment that stays is skipped by every reader, and the next checkpoint tries again.

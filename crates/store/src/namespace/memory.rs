@@ -125,6 +125,16 @@ impl Namespace {
         self.read_raw().table.clone()
     }
 
+    /// Goes over to a new checkpoint, which was made while entries changed. What it has of them beyond the pages that are
+    /// here is left out, and written again by the next.
+    pub(crate) fn follow_checkpoint(&self, written: &TableState) {
+        let table = &mut self.write().table;
+        if table.generation == written.generation {
+            let is_same = Arc::ptr_eq(&table.pages, &written.pages);
+            table.checkpointed = written.checkpointed.clone().filter(|_| is_same);
+        }
+    }
+
     pub(super) fn cache(&self) -> &Mutex<PageCache> {
         &self.cache
     }
@@ -278,12 +288,20 @@ impl Namespace {
 }
 
 /// Adds pages at the end of a table. They wait in memory.
+///
+/// Their version is never before that of the pages that are there: whoever makes a checkpoint of the past meets a
+/// namespace that others have flushed since.
 fn append_pages(
     table: &mut TableState,
     pages: Vec<EncodedPage>,
     is_distinct: bool,
     version: Version,
 ) {
+    let version = if version.number < table.changed.number {
+        table.changed
+    } else {
+        version
+    };
     let ids = table.keyspace.take_page_ids(pages.len())..;
     let metas = ids.clone().zip(&pages);
     let metas = metas

@@ -2,14 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, cast::AsArray, types::Int64Type};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use darner_store::{
-    AsOf, CompactionMode, Retention, Scan, Store, StoreOptions, TableSpec,
+    AsOf, CompactionMode, Durability, ErrorKind, Retention, Scan, Store, StoreOptions, TableSpec,
     testing::{Observer, Op, observe},
 };
 
@@ -418,5 +421,133 @@ fn the_past_stays_readable_across_a_compaction_with_commits() {
             let num_deleted: usize = changes.deletes.map(|keys| keys.unwrap().num_rows()).sum();
             assert_eq!(num_deleted, 100);
         }
+    }
+}
+
+#[test]
+fn a_namespace_that_was_checkpointed_in_between_keeps_the_order_of_its_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(NEVER_BULK);
+    let store = begin(dir.path(), &mut Model::new(), &options);
+    let put = |store: &Store, value: &[u8]| store.state("ns").unwrap().put(b"k", value).unwrap();
+    put(&store, b"0");
+    upsert(&store, &mut Model::new(), "big", 0, 5, "later");
+    let store = Arc::new(store);
+    let shared = Arc::clone(&store);
+    let action = move || {
+        put(&shared, b"1");
+        shared.checkpoint().unwrap();
+        put(&shared, b"2");
+    };
+    {
+        let interruption = Interruption(Moment::Begun, Mutex::new(Some(action)));
+        let _observed = observe(dir.path(), Arc::new(interruption));
+        store.compact_table("big").unwrap();
+    }
+    store.compact().unwrap();
+    drop(store);
+    let store = Store::open(dir.path(), options).unwrap();
+    let found = store.state("ns").unwrap().get(b"k").unwrap();
+    assert_eq!(found.as_deref(), Some(&b"2"[..]));
+}
+
+#[test]
+fn checkpoints_before_give_their_space_back_though_a_namespace_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path(), &mut Model::new(), &options(NEVER_BULK));
+    for name in ["idle", "busy"] {
+        store.state(name).unwrap().put(b"k", b"0").unwrap();
+    }
+    store.checkpoint().unwrap();
+    let store = Arc::new(store);
+    for _ in 0..3 {
+        upsert(&store, &mut Model::new(), "big", 0, 100, "again");
+        let shared = Arc::clone(&store);
+        let action = move || {
+            shared.state("busy").unwrap().put(b"k", b"1").unwrap();
+        };
+        let interruption = Interruption(Moment::Ending, Mutex::new(Some(action)));
+        let observed = observe(dir.path(), Arc::new(interruption));
+        store.compact_table("big").unwrap();
+        drop(observed);
+        let checkpoints = std::fs::read_dir(dir.path().join("checkpoint")).unwrap();
+        assert_eq!(checkpoints.count(), 1);
+    }
+}
+
+#[test]
+fn compactions_give_up_what_retention_does_not_keep() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        durability: Durability::Buffered,
+        ..options(NEVER_BULK)
+    };
+    let store = Store::open(dir.path(), options).unwrap();
+    let mut model = Model::new();
+    upsert(&store, &mut model, "replaced", 0, 500, "first");
+    for round in 0..4 {
+        for _ in 0..800 {
+            upsert(&store, &mut model, "big", 0, 3, "again");
+        }
+        let mut transaction = store.begin().unwrap();
+        transaction.replace("replaced", spec()).unwrap();
+        transaction
+            .upsert("replaced", &rows(0, 500, "next"))
+            .unwrap();
+        transaction.commit().unwrap();
+        store.compact_table("big").unwrap();
+        let num_listed = store.table("big").unwrap().history().unwrap().len();
+        assert!(num_listed <= 2100, "round {round}: {num_listed} commits");
+        let dirs = std::fs::read_dir(dir.path().join("live")).unwrap();
+        let live = dirs.flat_map(|dir| std::fs::read_dir(dir.unwrap().path()).unwrap());
+        let num_generations = live
+            .filter(|entry| entry.as_ref().unwrap().path().is_dir())
+            .count();
+        assert!(num_generations <= 5, "round {round}: {num_generations}");
+    }
+}
+
+/// Fails to sync the store's directory once `CURRENT` has been renamed.
+struct NotSynced(PathBuf, AtomicBool);
+
+impl Observer for NotSynced {
+    fn before(&self, op: &Op<'_>) -> std::io::Result<()> {
+        match op {
+            Op::SyncDir(path) if *path == self.0 && self.1.load(Ordering::Relaxed) => {
+                Err(std::io::Error::from_raw_os_error(5))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn after(&self, op: &Op<'_>) {
+        if let Op::Rename(_, path) = op
+            && path.ends_with("CURRENT")
+        {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_may_count_is_not_removed() {
+    for compacts in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(NEVER_BULK);
+        let mut model = Model::new();
+        let store = begin(dir.path(), &mut model, &options);
+        {
+            let observer = NotSynced(dir.path().to_owned(), AtomicBool::new(false));
+            let _observed = observe(dir.path(), Arc::new(observer));
+            let result = if compacts {
+                store.compact_table("big")
+            } else {
+                store.checkpoint()
+            };
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+        store.close().unwrap();
+        let store = Store::open(dir.path(), options).unwrap();
+        check(&store, &model, "opened again");
     }
 }
