@@ -13,6 +13,8 @@ mod catalog;
 mod change;
 mod checkpoint;
 mod codec;
+mod commit;
+mod compaction;
 mod disk;
 mod error;
 mod history;

@@ -1,32 +1,22 @@
 //! What a store does beside committing: checkpoints, and compactions when they pay.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, PoisonError, TryLockError, atomic::Ordering},
+    collections::BTreeMap,
+    sync::{Arc, TryLockError, atomic::Ordering},
 };
-
-use bytes::Bytes;
 
 use crate::{
     apart::{Length, apart},
     checkpoint,
-    error::{Error, ErrorKind, Result},
+    error::Result,
     keyspace::{Keyspace, Wanted},
     namespace::{Namespace, StateOp, namespace_of, stored_name},
-    retention::{expire, num_expired, trim},
+    retention::expire,
     settings::CompactionMode,
     state::{State, TableState},
     store::{Shared, Writer, lock},
-    table::{Compaction, copy_pages, is_due},
-    version::Version,
+    table::is_due,
 };
-
-/// Compactions that make room in the log before long.
-#[derive(Default)]
-pub(crate) struct Folds {
-    begun: u64,
-    ended: u64,
-}
 
 /// How full the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,12 +38,9 @@ const SPACE_FACTOR_MAX: u64 = 4;
 /// How often what pays is compacted in a row before a checkpoint.
 const COMPACTIONS_MAX: usize = 8;
 
-/// A compaction that reads so many times what the log has of pages, or less, is waited for when the log is overfull.
-const FOLD_FACTOR_MAX: u64 = 8;
-
 /// How often a compaction takes over, before it stops all commits, what was committed since; and how often what changes
 /// in namespaces is written ahead of a checkpoint.
-const CATCH_UPS: usize = 2;
+pub(crate) const CATCH_UPS: usize = 2;
 
 /// A table with as many dead rows as live ones is compacted: so updating the same rows takes less than four times their
 /// space, with the log and with the new files beside the old ones.
@@ -96,13 +83,18 @@ impl Shared {
             }
             pending_ops.entry(name).or_default().extend(ops);
         }
-        self.write_files(writer, &mut state, &pending_ops, compacted, now_us)?;
+        let number = writer.checkpoint_number + 1;
+        let written = self
+            .flush_namespaces(&mut state, &pending_ops, compacted, now_us)
+            .and_then(|()| checkpoint::write(&self.dir, number, &mut state));
+        writer.end_on_error(written)?;
+        writer.checkpoint_number = number;
+        writer.checkpoint_bytes = state.num_live_bytes();
         writer.log_page_bytes = 0;
         writer.log.clear(state.version.number + 1, 0);
-        let number = writer.checkpoint_number;
         {
             let mut current = self.write_state();
-            Self::publish_namespaces(&mut state, pending_ops, now_us);
+            publish_namespaces(&mut state, pending_ops, now_us);
             *current = state;
         }
         for keyspace in dropped {
@@ -113,45 +105,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes the files of a checkpoint, and makes it the current one.
-    fn write_files(
-        &self,
-        writer: &mut Writer,
-        state: &mut State,
-        pending: &BTreeMap<String, Vec<StateOp>>,
-        compacted: Option<(&str, TableState)>,
-        now_us: i64,
-    ) -> Result<()> {
-        let number = writer.checkpoint_number + 1;
-        let written = self
-            .flush_namespaces(state, pending, compacted, now_us)
-            .and_then(|()| checkpoint::write(&self.dir, number, state));
-        if let Err(error) = written {
-            // It may have been an fsync: what the system kept of those files is then unknown.
-            writer.failure.get_or_insert_with(|| error.to_string());
-            return Err(error);
-        }
-        writer.checkpoint_number = number;
-        writer.checkpoint_bytes = state.num_live_bytes();
-        Ok(())
-    }
-
-    /// Brings the namespaces, which a checkpoint has among its tables, to their new pages.
-    fn publish_namespaces(
-        state: &mut State,
-        mut pending: BTreeMap<String, Vec<StateOp>>,
-        now_us: i64,
-    ) {
-        for (name, namespace) in &state.namespaces {
-            if let Some(table) = state.tables.remove(&stored_name(name)) {
-                let ops = pending.remove(name).unwrap_or_default();
-                namespace.publish(table, ops, now_us);
-            }
-        }
-    }
-
     /// Puts the namespaces among the tables of a state, with all that changed since the last checkpoint in their pages.
-    fn flush_namespaces(
+    pub(crate) fn flush_namespaces(
         &self,
         state: &mut State,
         pending: &BTreeMap<String, Vec<StateOp>>,
@@ -185,20 +140,11 @@ impl Shared {
         state.tables.keys().cloned().chain(namespaces).collect()
     }
 
-    fn find_stored(&self, name: &str) -> Option<TableState> {
+    pub(crate) fn find_stored(&self, name: &str) -> Option<TableState> {
         match namespace_of(name) {
             Some(namespace) => Some(self.find_namespace(namespace)?.table()),
             None => self.find_table(name),
         }
-    }
-
-    /// Up to which version a compaction folds a table.
-    fn fold_to(&self, table: &TableState) -> u64 {
-        let now_us = self.options.clock.now_us();
-        let oldest_kept = table.retention.oldest_kept(&table.history, now_us);
-        // Not what an earlier compaction has folded already, although the table may be told to keep more since.
-        let least = table.oldest.max(table.begun.number);
-        oldest_kept.clamp(least, table.changed.number.max(least))
     }
 
     /// How full the log is.
@@ -241,13 +187,7 @@ impl Shared {
             return;
         }
         // That thread is behind. If what it does takes a share of the log away, that comes soon.
-        let folds = lock(&self.folds);
-        let begun = folds.begun;
-        drop(
-            self.folded
-                .wait_while(folds, |folds| folds.ended < begun)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        self.wait_for_folding();
         // Otherwise it is busy with a long compaction.
         let _ = self.checkpoint_if(LogFill::Overfull);
         let is_behind = {
@@ -336,7 +276,7 @@ impl Shared {
     }
 
     /// Brings the pages that a state has of all tables but one, and what has changed in namespaces, to files and on disk.
-    fn flush_state_ahead(&self, state: &State, except: Option<&Arc<Keyspace>>) {
+    pub(crate) fn flush_state_ahead(&self, state: &State, except: Option<&Arc<Keyspace>>) {
         // What fails is met again by the checkpoint, which says so.
         for table in generations(state) {
             let is_excepted = except.is_some_and(|except| Arc::ptr_eq(&table.keyspace, except));
@@ -378,328 +318,24 @@ impl Shared {
                 .is_some_and(|table| is_due(table, TABLE_DEAD_FACTOR)),
         }
     }
-
-    /// Compacts one table or namespace. `compacting` is held.
-    pub(crate) fn compact_stored(&self, name: &str) -> Result<()> {
-        let past = if namespace_of(name).is_none() {
-            self.mark_past()?
-        } else {
-            None
-        };
-        let found = match &past {
-            Some(past) => past.state.tables.get(name).cloned(),
-            None => self.find_stored(name),
-        };
-        let table = found.ok_or_else(|| self.no_such_table(name))?;
-        let generation = self.take_generation();
-        let keyspace = Arc::new(table.keyspace.successor(table.id, generation));
-        let folding = past
-            .as_ref()
-            .and_then(|past| self.begin_folding(past, &table));
-        let result = self.compact_into(name, &table, past, &keyspace);
-        drop(folding);
-        if result.is_err() {
-            keyspace.drop_later();
-            return result;
-        }
-        // Until now this has held the checkpoint that was current before, with all the space that was to be given back.
-        drop(table);
-        let writer = lock(self.writer()?);
-        // Space that cannot be given back now is given back by the next checkpoint.
-        let _ = checkpoint::remove_old(&self.dir, writer.checkpoint_number);
-        Ok(())
-    }
-
-    /// Notes what the store holds, so that a checkpoint of it can be made later.
-    fn mark_past(&self) -> Result<Option<Past>> {
-        let mut writer = lock(self.writer()?);
-        writer.check()?;
-        let state = self.read_state().clone();
-        if state.namespaces_changed == state.version.number {
-            // The next commits are likely to change them too: then they would be ahead of the tables.
-            return Ok(None);
-        }
-        if let Err(error) = writer.log.end_segment() {
-            writer.failure.get_or_insert_with(|| error.to_string());
-            return Err(error);
-        }
-        Ok(Some(Past {
-            state,
-            checkpoint_number: writer.checkpoint_number,
-            log_bytes: writer.log.num_bytes(),
-            log_page_bytes: writer.log_page_bytes,
-        }))
-    }
-
-    /// Notes, until the answer is dropped, that a compaction makes room in the log soon: if it does not take much longer
-    /// than it took to fill the log.
-    fn begin_folding(&self, past: &Past, table: &TableState) -> Option<Folding<'_>> {
-        let is_soon = table.num_bytes() <= past.log_page_bytes.saturating_mul(FOLD_FACTOR_MAX);
-        is_soon.then(|| {
-            lock(&self.folds).begun += 1;
-            Folding(self)
-        })
-    }
-
-    fn compact_into(
-        &self,
-        name: &str,
-        table: &TableState,
-        past: Option<Past>,
-        keyspace: &Arc<Keyspace>,
-    ) -> Result<()> {
-        let is_namespace = namespace_of(name).is_some();
-        let compaction = Compaction {
-            fold_to: self.fold_to(table),
-            page_bytes: self.options.page_bytes,
-            range_bytes: self.options.compact_bytes,
-            is_ending: &self.is_ending,
-            ended_us: is_namespace.then(|| self.options.clock.now_us()),
-        };
-        let mut compacted = apart(Length::Long, || compaction.run(table, Arc::clone(keyspace)))?;
-        keyspace.flush_ahead(&Wanted::All)?;
-        let _checkpointing = lock(&self.checkpointing);
-        if let Some(past) = past {
-            self.flush_state_ahead(&past.state, Some(&table.keyspace));
-            if self.write_past(past, name, &compacted)? {
-                return Ok(());
-            }
-        }
-        // Commits that came meanwhile. When the last of them are taken over, nobody commits; so they should be few.
-        let mut num_pages = table.pages.len();
-        let mut take_over = || -> Result<TableState> {
-            let current = self
-                .find_stored(name)
-                .filter(|current| current.generation == table.generation)
-                .ok_or_else(|| conflict(name))?;
-            let later = current.pages[num_pages..].iter();
-            num_pages = current.pages.len();
-            copy_pages(&current, later, &mut compacted)?;
-            Ok(current)
-        };
-        for _ in 0..CATCH_UPS {
-            take_over()?;
-            keyspace.flush_ahead(&Wanted::All)?;
-        }
-        // Not the pages that go with the files that are left.
-        let state = self.read_state().clone();
-        self.flush_state_ahead(&state, Some(&table.keyspace));
-        drop(state);
-        let mut writer = lock(self.writer()?);
-        writer.check()?;
-        let current = take_over()?;
-        let compacted = as_compacted(&current, &compacted);
-        let mut state = self.read_state().clone();
-        if let Some(namespace) = namespace_of(name) {
-            let compacted = Some((namespace, compacted));
-            return self.write_checkpoint(&mut writer, state, Vec::new(), compacted);
-        }
-        state.tables.insert(name.to_owned(), compacted);
-        self.write_checkpoint(&mut writer, state, Vec::new(), None)?;
-        current.keyspace.drop_later();
-        Ok(())
-    }
-
-    /// Ends a compaction with a checkpoint of what the store was when the compaction began. Later commits stay in the
-    /// log and, of the compacted table, in memory: their pages need neither be written twice nor be waited for, and
-    /// others commit all the time. `checkpointing` is held.
-    ///
-    /// False, with nothing done, if that cannot be: somebody else has made a checkpoint meanwhile, has changed a
-    /// namespace, which is not known as it was, or has had to bring later pages to files, where they would be found
-    /// beside those of the log; or an earlier incarnation of a table is to go, whose rows have to be counted first.
-    fn write_past(&self, past: Past, name: &str, compacted: &TableState) -> Result<bool> {
-        let Past {
-            mut state,
-            checkpoint_number,
-            log_bytes,
-            log_page_bytes,
-        } = past;
-        let number = state.version.number;
-        let now_us = self.options.clock.now_us();
-        let before = state.tables.get(name).cloned();
-        let before = before.ok_or_else(|| conflict(name))?;
-        {
-            let mut writer = lock(self.writer()?);
-            writer.check()?;
-            let current = self.read_state();
-            let table = current.tables.get(name);
-            if table.is_none_or(|table| table.generation != before.generation) {
-                return Err(conflict(name));
-            }
-            // From here on nobody brings pages to files: that takes `checkpointing`.
-            if writer.checkpoint_number != checkpoint_number
-                || current.namespaces_changed > number
-                || !generations(&current).all(|table| waiting_since(table, number).is_some())
-                || has_relieved_dropped(&state, &current)
-                || state
-                    .tables
-                    .values()
-                    .any(|table| num_expired(table, now_us) > 0)
-            {
-                return Ok(false);
-            }
-            drop(current);
-            // They may change as soon as somebody commits.
-            if let Err(error) = self.flush_namespaces(&mut state, &BTreeMap::new(), None, now_us) {
-                writer.failure.get_or_insert_with(|| error.to_string());
-                return Err(error);
-            }
-        }
-        state
-            .tables
-            .insert(name.to_owned(), as_compacted(&before, compacted));
-        state.tables.values_mut().for_each(trim);
-        let written = checkpoint::write(&self.dir, checkpoint_number + 1, &mut state);
-        let mut writer = lock(self.writer()?);
-        if let Err(error) = written {
-            // As in `write_files`.
-            writer.failure.get_or_insert_with(|| error.to_string());
-            return Err(error);
-        }
-        writer.checkpoint_number = checkpoint_number + 1;
-        writer.checkpoint_bytes = state.num_live_bytes();
-        writer.log_page_bytes -= log_page_bytes;
-        let left_bytes = writer.log.num_bytes() - log_bytes;
-        writer.log.clear(number + 1, left_bytes);
-        {
-            let mut current = self.write_state();
-            if current.namespaces_changed <= number {
-                Self::publish_namespaces(&mut state, BTreeMap::new(), now_us);
-            } else {
-                // They go on with the pages that they had, and the next checkpoint writes all that changed since these.
-                for (name, namespace) in &state.namespaces {
-                    let Some(written) = state.tables.get(&stored_name(name)) else {
-                        continue;
-                    };
-                    if written.generation != namespace.table().generation {
-                        written.keyspace.drop_later();
-                    }
-                    namespace.follow_checkpoint(written);
-                }
-            }
-            current.checkpointed = state.checkpointed;
-            let table = current.tables.get_mut(name);
-            match table.filter(|table| table.generation == before.generation) {
-                Some(table) => go_on(table, &before, compacted)?,
-                // Dropped or replaced just now: what may still be read of it is where it was.
-                None => compacted.keyspace.drop_later(),
-            }
-            let written: HashMap<(u32, u32), &TableState> = generations(&state)
-                .map(|table| ((table.id, table.generation), table))
-                .collect();
-            let follow = |table: &mut TableState| {
-                if let Some(written) = written.get(&(table.id, table.generation)) {
-                    table.follow_checkpoint(written);
-                }
-            };
-            for table in current.tables.values_mut() {
-                table.older.iter_mut().for_each(follow);
-                follow(table);
-                trim(table);
-            }
-        }
-        // Space that cannot be given back now is given back by the next checkpoint.
-        let _ = checkpoint::remove_old(&self.dir, writer.checkpoint_number);
-        Ok(true)
-    }
-}
-
-/// The pages that commits since a version have brought to a table, with their bytes, if all of them are in memory only.
-fn waiting_since(table: &TableState, number: u64) -> Option<Vec<(u64, Bytes)>> {
-    let later = table.pages.iter().filter(|page| page.version > number);
-    table.keyspace.waiting(later)
-}
-
-/// Whether a table is gone whose later pages had to go to files, where a checkpoint of the past would find them.
-fn has_relieved_dropped(past: &State, current: &State) -> bool {
-    let left: HashSet<(u32, u32)> = generations(current)
-        .map(|table| (table.id, table.generation))
-        .collect();
-    generations(past)
-        .filter(|table| !left.contains(&(table.id, table.generation)))
-        .any(|table| table.keyspace.is_relieved())
-}
-
-/// Takes a table over to the files of a compaction, with what was committed since it was as `before`.
-fn go_on(table: &mut TableState, before: &TableState, compacted: &TableState) -> Result<()> {
-    let later = &table.pages[before.pages.len()..];
-    let bytes = table
-        .keyspace
-        .waiting(later)
-        .ok_or_else(|| Error::internal("pages went to files while a checkpoint was made"))?;
-    compacted.keyspace.write(bytes);
-    let mut next = as_compacted(table, compacted);
-    if !later.is_empty() {
-        next.is_distinct = false;
-        next.num_live = Arc::default();
-        Arc::make_mut(&mut next.pages).extend(later.iter().cloned());
-    }
-    table.keyspace.drop_later();
-    *table = next;
-    Ok(())
-}
-
-/// What a store held at one moment, from which on the log has a segment of its own.
-struct Past {
-    state: State,
-    /// The checkpoint that counted.
-    checkpoint_number: u64,
-    /// How much the log had.
-    log_bytes: u64,
-    log_page_bytes: u64,
-}
-
-/// While it lives, whoever commits waits for the compaction under way rather than fill the log further.
-struct Folding<'s>(&'s Shared);
-
-impl Drop for Folding<'_> {
-    fn drop(&mut self) {
-        {
-            let mut folds = lock(&self.0.folds);
-            // One at a time, whoever has `compacting`.
-            folds.ended = folds.begun;
-        }
-        self.0.folded.notify_all();
-    }
-}
-
-fn conflict(name: &str) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        format!("table was replaced or dropped while it was compacted: table=`{name}`"),
-    )
 }
 
 /// All tables of a state, with their earlier incarnations.
-fn generations(state: &State) -> impl Iterator<Item = &TableState> {
+pub(crate) fn generations(state: &State) -> impl Iterator<Item = &TableState> {
     let tables = state.tables.values();
     tables.flat_map(|table| table.older.iter().chain([table]))
 }
 
-/// A table as it goes on after a compaction, which has counted what its commits did.
-fn as_compacted(table: &TableState, compacted: &TableState) -> TableState {
-    let known = compacted
-        .history
-        .iter()
-        .map(|entry| (entry.version, entry.counts));
-    let known: HashMap<Version, _> = known.collect();
-    let mut history = table.history.to_vec();
-    for entry in &mut history {
-        if entry.counts.is_none() {
-            entry.counts = known.get(&entry.version).copied().flatten();
+/// Brings the namespaces, which a checkpoint has among its tables, to their new pages.
+pub(crate) fn publish_namespaces(
+    state: &mut State,
+    mut pending: BTreeMap<String, Vec<StateOp>>,
+    now_us: i64,
+) {
+    for (name, namespace) in &state.namespaces {
+        if let Some(table) = state.tables.remove(&stored_name(name)) {
+            let ops = pending.remove(name).unwrap_or_default();
+            namespace.publish(table, ops, now_us);
         }
-    }
-    TableState {
-        generation: compacted.generation,
-        keyspace: Arc::clone(&compacted.keyspace),
-        pages: Arc::clone(&compacted.pages),
-        num_sorted_pages: compacted.num_sorted_pages,
-        is_distinct: compacted.is_distinct,
-        counted: compacted.counted,
-        oldest: compacted.oldest,
-        num_live: Arc::clone(&compacted.num_live),
-        history: Arc::new(history),
-        checkpointed: None,
-        ..table.clone()
     }
 }

@@ -10,11 +10,13 @@ use std::{
 };
 
 use arrow_array::{Int64Array, RecordBatch, StringArray, cast::AsArray, types::Int64Type};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema};
 use darner_store::{
-    AsOf, CompactionMode, Durability, ErrorKind, Retention, Scan, Store, StoreOptions, TableSpec,
+    AsOf, CompactionMode, Durability, ErrorKind, Retention, Scan, Store, StoreOptions,
     testing::{Observer, Op, observe},
 };
+
+use crate::store::{schema, spec};
 
 /// When a commit comes.
 #[derive(Clone, Copy, Debug)]
@@ -53,17 +55,6 @@ impl<F: FnOnce() + Send> Observer for Interruption<F> {
 }
 
 type Model = BTreeMap<&'static str, BTreeMap<i64, String>>;
-
-fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int64, true),
-        Field::new("name", DataType::Utf8, true),
-    ]))
-}
-
-fn spec() -> TableSpec {
-    TableSpec::new(&schema(), &["id"]).unwrap()
-}
 
 fn options(bulk_bytes: usize) -> StoreOptions {
     StoreOptions {

@@ -14,14 +14,14 @@ use darner_store::{
     AsOf, Clock, CommitKind, CompactionMode, Durability, ErrorKind, Store, StoreOptions, TableSpec,
 };
 
-fn schema() -> SchemaRef {
+pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("id", DataType::Int64, true),
         Field::new("name", DataType::Utf8, true),
     ]))
 }
 
-fn spec() -> TableSpec {
+pub(crate) fn spec() -> TableSpec {
     TableSpec::new(&schema(), &["id"]).unwrap()
 }
 
