@@ -23,6 +23,19 @@ pub(crate) fn vec<T: Clone>(value: T, len: usize) -> Vec<T> {
     values
 }
 
+/// As [`vec`], for a value whose bits are all zero: then memory fresh from the system need not be written.
+pub(crate) fn zeros<T: Clone>(zero: T, len: usize) -> Vec<T> {
+    let values = vec![zero; len];
+    if size_of_val(&values[..]) >= BYTES_MIN {
+        advise(
+            values.as_ptr().cast(),
+            size_of_val(&values[..]),
+            libc::MADV_HUGEPAGE,
+        );
+    }
+    values
+}
+
 /// An empty vector with room for a column of a batch, in large pages if it is large.
 pub(crate) fn with_capacity<T>(len: usize) -> Vec<T> {
     let mut values = Vec::with_capacity(len);

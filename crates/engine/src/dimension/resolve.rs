@@ -51,15 +51,15 @@ pub(crate) fn resolve(
         match step {
             Step::Insert(columns) => {
                 let values = plan_of(columns)?.encode(columns, &mut scratch)?.values;
-                index.insert(&values, num_rows, |before, row| {
-                    event(Event::Superseded { before, row });
-                })?;
+                let superseded = |before, row| event(Event::Superseded { before, row });
+                index.insert(&values, num_rows, superseded)?;
                 num_rows += u32::try_from(num_values(&values))
                     .expect("a builder takes in at most `BUILD_ROWS_MAX` rows");
             }
             Step::Delete(_, plan) if plan.is_always_null() => {}
             Step::Delete(columns, plan) => {
                 let encoded = plan.encode(columns, &mut scratch)?;
+                index.settle(|before, row| event(Event::Superseded { before, row }));
                 found.clear();
                 index.probe(&encoded.values, &mut found);
                 for &key in encoded.misses {
@@ -75,6 +75,7 @@ pub(crate) fn resolve(
             }
         }
     }
+    index.settle(|before, row| event(Event::Superseded { before, row }));
     index.shrink();
     Ok((index, layout))
 }

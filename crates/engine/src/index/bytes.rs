@@ -1,5 +1,6 @@
 use std::hint::black_box;
 
+use super::parts::{self, ROUND_KEYS, Table};
 use super::{BATCH_KEYS, NO_MATCH};
 use crate::huge;
 use crate::key::hash::{hash_bytes, home_slot};
@@ -14,18 +15,89 @@ use crate::{Error, ErrorKind, Result};
 /// ```
 ///
 /// A key of up to 12 bytes is compared without touching `data`. Places are `u64`: keys may pass 4
-/// GiB together.
+/// GiB together. Keys are inserted in large numbers, see [`parts`].
 #[derive(Debug)]
 pub(crate) struct BytesIndex {
     slots: Vec<Slot>,
+    keys: Keys,
+    /// Hashes of keys that have no slot yet, when there are enough of them.
+    waiting: Vec<u64>,
+    first_waiting: u32,
+}
+
+/// A tag and the complement of the row, so that a table of free slots is all zeros.
+type Slot = (u32, u32);
+
+const FREE: Slot = (0, !NO_MATCH);
+
+#[inline]
+fn row_of(slot: Slot) -> u32 {
+    !slot.1
+}
+
+/// The keys of all rows.
+#[derive(Debug)]
+struct Keys {
     views: Vec<View>,
     data: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    tag: u32,
-    row: u32,
+impl Table for Keys {
+    type Slot = Slot;
+    type Key = u64;
+
+    #[inline]
+    fn home(hash: u64, num_slots: usize) -> usize {
+        home_slot(hash, num_slots)
+    }
+
+    #[inline]
+    fn row(&self, slot: &Slot) -> u32 {
+        row_of(*slot)
+    }
+
+    #[inline]
+    fn offer(&self, slot: &mut Slot, hash: u64, row: u32) -> (bool, u32) {
+        let tag = tag(hash);
+        let before = row_of(*slot);
+        let is_free = before == NO_MATCH;
+        // Tags of different keys are hardly ever the same.
+        let is_over = is_free || (slot.0 == tag && self.are_equal(before, row));
+        *slot = if is_over { (tag, !row) } else { *slot };
+        (is_over, before)
+    }
+}
+
+impl Keys {
+    fn are_equal(&self, row: u32, other: u32) -> bool {
+        let other = self.views[other as usize];
+        let key = match other.len {
+            0..=INLINE_BYTES_MAX => &[][..],
+            _ => self.long(other),
+        };
+        self.is_equal(row, other, key)
+    }
+
+    /// Whether a row has a key. The key's bytes matter if they are more than a view has.
+    #[inline]
+    fn is_equal(&self, row: u32, view: View, key: &[u8]) -> bool {
+        let candidate = self.views[row as usize];
+        if candidate.len != view.len || candidate.head != view.head {
+            return false;
+        }
+        if view.len <= INLINE_BYTES_MAX {
+            return candidate.tail == view.tail;
+        }
+        self.long(candidate) == key
+    }
+
+    /// A key that is not in its view.
+    #[inline]
+    fn long(&self, view: View) -> &[u8] {
+        let start =
+            usize::try_from(view.tail).expect("a place in `data`, see `BytesIndex::insert`");
+        &self.data[start..start + view.len as usize]
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,41 +113,64 @@ impl BytesIndex {
     /// An index for up to `num_keys` inserts.
     pub(crate) fn new(num_keys: usize) -> Self {
         Self {
-            slots: huge::vec(
-                Slot {
-                    tag: 0,
-                    row: NO_MATCH,
-                },
-                num_keys * 2 + 1,
-            ),
-            views: Vec::with_capacity(num_keys),
-            data: Vec::new(),
+            slots: huge::zeros(FREE, num_keys * 2 + 1),
+            keys: Keys {
+                views: Vec::with_capacity(num_keys),
+                data: Vec::new(),
+            },
+            waiting: Vec::new(),
+            first_waiting: 0,
         }
     }
 
-    /// Sets the row of a key and returns the one before, or [`NO_MATCH`]. Rows come in order, from
-    /// 0 on.
-    pub(crate) fn insert(&mut self, key: &[u8], row: u32) -> Result<u32> {
-        debug_assert_eq!(row as usize, self.views.len());
+    /// Sets the row of a key. Rows come in order, from 0 on. `told` hears, now or when the index
+    /// [settles](Self::settle), of each that was there already: the row before, and its own.
+    pub(crate) fn insert(
+        &mut self,
+        key: &[u8],
+        row: u32,
+        mut told: impl FnMut(u32, u32),
+    ) -> Result<()> {
+        debug_assert_eq!(row as usize, self.keys.views.len());
         let mut view = view_of(key).ok_or_else(|| {
             Error::new(
                 ErrorKind::Resource,
                 format!("a key is longer than 4 GiB: key_bytes=`{}`", key.len()),
             )
         })?;
-        let hash = hash_bytes(key);
-        let idx = search(&self.slots, &self.views, &self.data, hash, view, key);
-        let before = self.slots[idx].row;
-        self.slots[idx] = Slot {
-            tag: tag(hash),
-            row,
-        };
         if view.len > INLINE_BYTES_MAX {
-            view.tail = self.data.len() as u64;
-            self.data.extend_from_slice(key);
+            view.tail = self.keys.data.len() as u64;
+            self.keys.data.extend_from_slice(key);
         }
-        self.views.push(view);
-        Ok(before)
+        self.keys.views.push(view);
+        let hash = hash_bytes(key);
+        if parts::is_large(&self.slots) {
+            if self.waiting.is_empty() {
+                self.first_waiting = row;
+            }
+            self.waiting.push(hash);
+            if self.waiting.len() >= ROUND_KEYS {
+                self.settle(told);
+            }
+        } else {
+            let before = parts::insert_one(&self.keys, &mut self.slots, hash, row);
+            if before != NO_MATCH {
+                told(before, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a slot to what waits for one. Comes before a probe.
+    pub(crate) fn settle(&mut self, told: impl FnMut(u32, u32)) {
+        let hashes = std::mem::take(&mut self.waiting);
+        parts::insert(
+            &self.keys,
+            &mut self.slots,
+            &hashes,
+            self.first_waiting,
+            told,
+        );
     }
 
     /// Appends the row of every key to `out`.
@@ -84,6 +179,7 @@ impl BytesIndex {
         mut keys: impl Iterator<Item = K>,
         out: &mut Vec<u32>,
     ) {
+        debug_assert!(self.waiting.is_empty(), "settled before it is probed");
         let mut batch: Vec<(K, u64)> = Vec::with_capacity(BATCH_KEYS);
         loop {
             let next = keys.by_ref().take(BATCH_KEYS);
@@ -107,13 +203,13 @@ impl BytesIndex {
     fn touch<K>(&self, batch: &[(K, u64)]) {
         let hashes = || batch.iter().map(|(_, hash)| *hash);
         let home = |hash| self.slots[home_slot(hash, self.slots.len())];
-        black_box(hashes().fold(0, |all, hash| all | home(hash).row));
+        black_box(hashes().fold(0, |all, hash| all | home(hash).1));
         // Where the tag is the key's, its view is looked at next.
         let view = |hash| {
             let slot = home(hash);
-            let found = self.views.get(slot.row as usize);
+            let found = self.keys.views.get(row_of(slot) as usize);
             found
-                .filter(|_| slot.tag == tag(hash))
+                .filter(|_| slot.0 == tag(hash))
                 .map_or(0, |view| view.tail)
         };
         black_box(hashes().fold(0, |all, hash| all | view(hash)));
@@ -121,53 +217,35 @@ impl BytesIndex {
 
     pub(crate) fn num_bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Slot>()
-            + self.views.capacity() * size_of::<View>()
-            + self.data.capacity()
+            + self.keys.views.capacity() * size_of::<View>()
+            + self.keys.data.capacity()
     }
 
     pub(crate) fn shrink(&mut self) {
-        self.data.shrink_to_fit();
+        self.keys.data.shrink_to_fit();
     }
 
+    /// The row of a key, or [`NO_MATCH`].
     #[inline]
     fn find(&self, key: &[u8], hash: u64) -> u32 {
         let Some(view) = view_of(key) else {
             return NO_MATCH;
         };
-        self.slots[search(&self.slots, &self.views, &self.data, hash, view, key)].row
-    }
-}
-
-/// The slot that holds the key, or the free slot where it would go. There is a free slot: the index
-/// is half empty.
-#[inline]
-fn search(slots: &[Slot], views: &[View], data: &[u8], hash: u64, view: View, key: &[u8]) -> usize {
-    let tag = tag(hash);
-    let mut idx = home_slot(hash, slots.len());
-    loop {
-        let slot = slots[idx];
-        if slot.row == NO_MATCH
-            || (slot.tag == tag && is_equal(views[slot.row as usize], data, view, key))
-        {
-            return idx;
-        }
-        idx += 1;
-        if idx == slots.len() {
-            idx = 0;
+        let tag = tag(hash);
+        let mut idx = home_slot(hash, self.slots.len());
+        // There is a free slot: the index is half empty.
+        loop {
+            let slot = self.slots[idx];
+            let row = row_of(slot);
+            if row == NO_MATCH || (slot.0 == tag && self.keys.is_equal(row, view, key)) {
+                return row;
+            }
+            idx += 1;
+            if idx == self.slots.len() {
+                idx = 0;
+            }
         }
     }
-}
-
-#[inline]
-fn is_equal(candidate: View, data: &[u8], view: View, key: &[u8]) -> bool {
-    if candidate.len != view.len || candidate.head != view.head {
-        return false;
-    }
-    if view.len <= INLINE_BYTES_MAX {
-        return candidate.tail == view.tail;
-    }
-    let start = usize::try_from(candidate.tail).expect("a place in `data`, see `insert`");
-    data[start..start + candidate.len as usize] == *key
 }
 
 /// The view of a key; for one past [`INLINE_BYTES_MAX`] without its place. `None` past 4 GiB.

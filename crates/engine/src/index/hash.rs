@@ -1,5 +1,6 @@
 use std::hint::black_box;
 
+use super::parts::{self, ROUND_KEYS, Table};
 use super::{BATCH_KEYS, NO_MATCH};
 use crate::huge;
 use crate::key::hash::{hash_int, home_slot};
@@ -11,49 +12,104 @@ use crate::key::hash::{hash_int, home_slot};
 /// a free slot, returns the slot's row.
 ///
 /// Keys are looked for in batches: first the slots where their searches begin are brought into the
-/// cache, many at a time, then the searches find them there.
+/// cache, many at a time, then the searches find them there. They are inserted in large numbers, see
+/// [`parts`].
 #[derive(Debug)]
 pub(crate) struct HashIndex {
     slots: Vec<Slot>,
+    /// Keys that are still to be inserted, when there are enough of them.
+    waiting: Vec<i64>,
+    first_waiting: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    key: i64,
-    row: u32,
+/// A key and the complement of its row, so that a table of free slots is all zeros: memory as it comes from the system.
+type Slot = (i64, u32);
+
+const FREE: Slot = (0, !NO_MATCH);
+
+#[inline]
+fn row_of(slot: Slot) -> u32 {
+    !slot.1
+}
+
+/// So many keys need not wait for others.
+const DIRECT_KEYS_MIN: usize = ROUND_KEYS / 4;
+
+/// How keys are inserted.
+struct Keys;
+
+impl Table for Keys {
+    type Slot = Slot;
+    type Key = i64;
+
+    #[inline]
+    fn home(key: i64, num_slots: usize) -> usize {
+        home_slot(hash_int(key), num_slots)
+    }
+
+    #[inline]
+    fn row(&self, slot: &Slot) -> u32 {
+        row_of(*slot)
+    }
+
+    #[inline]
+    fn offer(&self, slot: &mut Slot, key: i64, row: u32) -> (bool, u32) {
+        let before = row_of(*slot);
+        let is_over = u8::from(before == NO_MATCH) | u8::from(slot.0 == key) != 0;
+        // A value rather than a branch decides, see `parts`.
+        *slot = if is_over { (key, !row) } else { *slot };
+        (is_over, before)
+    }
 }
 
 impl HashIndex {
     /// An index for up to `num_keys` inserts.
     pub(crate) fn new(num_keys: usize) -> Self {
         Self {
-            slots: huge::vec(
-                Slot {
-                    key: 0,
-                    row: NO_MATCH,
-                },
-                num_keys + (num_keys / 2).max(1),
-            ),
+            slots: huge::zeros(FREE, num_keys + (num_keys / 2).max(1)),
+            waiting: Vec::new(),
+            first_waiting: 0,
         }
     }
 
-    /// Sets the rows of keys, which count up from `row`. `told` hears of each the row before, or
-    /// [`NO_MATCH`], and its own.
-    pub(crate) fn insert(&mut self, keys: &[i64], mut row: u32, mut told: impl FnMut(u32, u32)) {
-        let mut homes = [0; BATCH_KEYS];
-        for keys in keys.chunks(BATCH_KEYS) {
-            begin(&self.slots, keys, &mut homes);
-            for (&key, &home) in keys.iter().zip(&homes) {
-                let idx = search(&self.slots, key, home);
-                let before = self.slots[idx].row;
-                self.slots[idx] = Slot { key, row };
-                told(before, row);
-                row = row.wrapping_add(1);
+    /// Sets the rows of keys, which count up from `first_row`, after those of all calls before. `told` hears, now or
+    /// when the index [settles](Self::settle), of each that was there already: the row before, and its own.
+    pub(crate) fn insert(&mut self, keys: &[i64], first_row: u32, mut told: impl FnMut(u32, u32)) {
+        if !parts::is_large(&self.slots) {
+            for (&key, row) in keys.iter().zip(first_row..) {
+                let before = parts::insert_one(&Keys, &mut self.slots, key, row);
+                if before != NO_MATCH {
+                    told(before, row);
+                }
+            }
+            return;
+        }
+        for (keys, row) in keys
+            .chunks(ROUND_KEYS)
+            .zip((first_row..).step_by(ROUND_KEYS))
+        {
+            if self.waiting.is_empty() && keys.len() >= DIRECT_KEYS_MIN {
+                parts::insert(&Keys, &mut self.slots, keys, row, &mut told);
+                continue;
+            }
+            if self.waiting.is_empty() {
+                self.first_waiting = row;
+            }
+            self.waiting.extend_from_slice(keys);
+            if self.waiting.len() >= ROUND_KEYS {
+                self.settle(&mut told);
             }
         }
     }
 
+    /// Inserts what waits. Comes before a probe.
+    pub(crate) fn settle(&mut self, told: impl FnMut(u32, u32)) {
+        let keys = std::mem::take(&mut self.waiting);
+        parts::insert(&Keys, &mut self.slots, &keys, self.first_waiting, told);
+    }
+
     pub(crate) fn probe(&self, keys: &[i64], out: &mut Vec<u32>) {
+        debug_assert!(self.waiting.is_empty(), "settled before it is probed");
         let slots = self.slots.as_slice();
         let mut homes = [0; BATCH_KEYS];
         for keys in keys.chunks(BATCH_KEYS) {
@@ -86,7 +142,7 @@ fn begin(slots: &[Slot], keys: &[i64], homes: &mut [usize; BATCH_KEYS]) {
         *home = home_slot(hash_int(key), slots.len());
     }
     let found = homes.iter().take(keys.len());
-    black_box(found.fold(0, |all, &home| all | slots[home].row));
+    black_box(found.fold(0, |all, &home| all | slots[home].1));
 }
 
 /// Appends the rows of some keys, whose searches begin at `places`.
@@ -103,8 +159,8 @@ fn search_all(slots: &[Slot], keys: &[i64], places: &mut [usize; BATCH_KEYS], ou
             let at = searching[place];
             let idx = usize::from(at);
             let slot = slots[places[idx]];
-            rows[idx] = slot.row;
-            let is_over = u8::from(slot.row == NO_MATCH) | u8::from(slot.key == keys[idx]);
+            rows[idx] = row_of(slot);
+            let is_over = u8::from(row_of(slot) == NO_MATCH) | u8::from(slot.0 == keys[idx]);
             let next = places[idx] + 1;
             places[idx] = if next == slots.len() { 0 } else { next };
             searching[num_next] = at;
@@ -115,20 +171,6 @@ fn search_all(slots: &[Slot], keys: &[i64], places: &mut [usize; BATCH_KEYS], ou
     out.extend_from_slice(&rows[..keys.len()]);
 }
 
-/// The slot that holds the key, or the free slot where it would go, from its home slot on. There is a free slot: the
-/// index is not full.
-#[inline]
-fn search(slots: &[Slot], key: i64, home: usize) -> usize {
-    let mut idx = home;
-    while slots[idx].row != NO_MATCH && slots[idx].key != key {
-        idx += 1;
-        if idx == slots.len() {
-            idx = 0;
-        }
-    }
-    idx
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,12 +179,12 @@ mod tests {
     fn mean_search(keys: impl Iterator<Item = i64> + Clone) -> usize {
         let mut index = HashIndex::new(keys.clone().count());
         let all: Vec<i64> = keys.clone().collect();
-        index.insert(&all, 0, |before, _| assert_eq!(before, NO_MATCH));
+        index.insert(&all, 0, |_, _| panic!("keys are distinct"));
         let (mut num_slots, mut num_keys) = (0, 0);
         for key in keys {
             let home = home_slot(hash_int(key), index.slots.len());
-            let found = search(&index.slots, key, home);
-            num_slots += (found + index.slots.len() - home) % index.slots.len() + 1;
+            let mut from_home = index.slots[home..].iter().chain(&index.slots);
+            num_slots += from_home.position(|slot| slot.0 == key).unwrap() + 1;
             num_keys += 1;
         }
         num_slots.div_ceil(num_keys)

@@ -4,10 +4,12 @@ mod bytes;
 mod direct;
 mod hash;
 mod layout;
+mod parts;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayAccessor, FixedSizeBinaryArray};
 use arrow_schema::DataType;
+use rayon::prelude::*;
 
 use self::bytes::BytesIndex;
 use self::direct::DirectIndex;
@@ -50,6 +52,9 @@ pub(crate) enum Index {
     Bytes(BytesIndex),
 }
 
+/// Keys whose smallest and largest one thread finds at a time.
+const BOUNDS_KEYS: usize = 64 << 10;
+
 /// The smallest and largest integer key, and how many there are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct KeyRange {
@@ -62,9 +67,17 @@ impl KeyRange {
     pub(crate) fn add(&mut self, values: &KeyValues<'_>) {
         self.num_keys += num_values(values);
         if let KeyValues::Ints(keys) = values {
-            for &key in *keys {
-                let (min, max) = self.bounds.unwrap_or((key, key));
-                self.bounds = Some((min.min(key), max.max(key)));
+            let bounds = |keys: &[i64]| {
+                let (min, max) = (i64::MAX, i64::MIN);
+                keys.iter()
+                    .fold((min, max), |(min, max), &key| (min.min(key), max.max(key)))
+            };
+            let wider = |a: (i64, i64), b: (i64, i64)| (a.0.min(b.0), a.1.max(b.1));
+            let parts = keys.par_chunks(BOUNDS_KEYS).map(bounds);
+            let (min, max) = parts.reduce(|| bounds(&[]), wider);
+            if !keys.is_empty() {
+                let (least, most) = self.bounds.unwrap_or((min, max));
+                self.bounds = Some((least.min(min), most.max(max)));
             }
         }
     }
@@ -90,30 +103,29 @@ impl Index {
         (index, layout)
     }
 
-    /// Inserts keys whose rows count up from `first_row`. `replaced` is told the old and the new
-    /// row of every key that was there already; the new row is the one kept.
+    /// Inserts keys whose rows count up from `first_row`, after those of all calls before. `replaced` is told, now or
+    /// when the index [settles](Self::settle), the old and the new row of every key that was there already; the new row
+    /// is the one kept.
     pub(crate) fn insert(
         &mut self,
         values: &KeyValues<'_>,
         first_row: u32,
         mut replaced: impl FnMut(u32, u32),
     ) -> Result<()> {
-        let mut told = |before: u32, row: u32| {
-            if before != NO_MATCH {
-                replaced(before, row);
-            }
-        };
         match (self, values) {
             (Self::Direct(index), KeyValues::Ints(keys)) => {
                 for (row, &key) in (first_row..).zip(*keys) {
-                    told(index.insert(key, row), row);
+                    let before = index.insert(key, row);
+                    if before != NO_MATCH {
+                        replaced(before, row);
+                    }
                 }
             }
-            (Self::Hash(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, told),
+            (Self::Hash(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, replaced),
             (Self::Bytes(index), values) => {
                 let mut row = first_row;
                 visit_bytes(values, &mut |key| {
-                    told(index.insert(key, row)?, row);
+                    index.insert(key, row, &mut replaced)?;
                     row += 1;
                     Ok(())
                 })?;
@@ -121,6 +133,15 @@ impl Index {
             _ => unreachable!("keys of a dimension have one form"),
         }
         Ok(())
+    }
+
+    /// Ends a run of inserts: only then can keys be looked for.
+    pub(crate) fn settle(&mut self, replaced: impl FnMut(u32, u32)) {
+        match self {
+            Self::Direct(_) => {}
+            Self::Hash(index) => index.settle(replaced),
+            Self::Bytes(index) => index.settle(replaced),
+        }
     }
 
     /// Appends the row of every key, or [`NO_MATCH`], to `out`.

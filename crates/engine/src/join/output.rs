@@ -1,6 +1,7 @@
 //! Which columns come out of a join, under which names and as which types.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::{
@@ -29,6 +30,16 @@ pub enum Encoding {
     /// cannot hold them as dictionary values, or not to advantage. Strings of a dimension whose
     /// column passes 2 GiB have 64-bit offsets.
     Dictionary,
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::View => "view",
+            Self::Dictionary => "dictionary",
+        })
+    }
 }
 
 /// One column that a dimension adds.

@@ -1,0 +1,360 @@
+//! Insertion of many keys into a table of slots that is larger than the caches.
+//!
+//! One after the other, keys hit the table anywhere, and each waits for the memory. So the keys are sorted first by the
+//! part of the table in which their search begins: counted, then copied to where those of their part stand together.
+//! Then part after part takes in its keys; it fits the cache of a core, and threads work on different parts.
+//!
+//! ```text
+//! keys   4 7 1 9 2 8         sorted   4 1 2 | 7 9 8
+//! table  [ . . . | . . . ]   parts      0   |   1
+//! ```
+//!
+//! A search that runs out of its part is put off until all parts are done. That changes nothing for the others: slots
+//! are taken and never freed, so a search ends where it would have ended.
+
+use std::hint::black_box;
+
+use rayon::prelude::*;
+
+use super::NO_MATCH;
+
+/// A table of fewer bytes is not sorted for: it fits a cache.
+const TABLE_BYTES_MIN: usize = 1 << 20;
+
+/// Bytes of a part, at least. Of 64, 128 and 256 KiB the least was the fastest; the keys of a part want some of the cache
+/// too.
+const PART_BYTES: usize = 64 << 10;
+
+/// Parts, at most: so many lines that are written by turns fit a first-level cache.
+const PARTS_MAX: usize = 512;
+
+/// Keys that one thread sorts at a time.
+const CHUNK_KEYS: usize = 128 << 10;
+
+/// Keys that are sorted at once; they take 16 bytes each.
+pub(super) const ROUND_KEYS: usize = 2 << 20;
+
+/// Whether a table of so many slots is worth it.
+pub(super) fn is_large<S>(slots: &[S]) -> bool {
+    size_of_val(slots) >= TABLE_BYTES_MIN
+}
+
+/// A table that keys are inserted into.
+pub(super) trait Table: Sync {
+    type Slot: Send;
+    /// What stands for a key: the key itself, or its hash.
+    type Key: Copy + Default + Send + Sync;
+
+    /// The slot at which the search begins, in a table of so many.
+    fn home(key: Self::Key, num_slots: usize) -> usize;
+
+    /// The row that has a slot, or [`NO_MATCH`].
+    fn row(&self, slot: &Self::Slot) -> u32;
+
+    /// Gives a slot to a row if it is free or has the row's key. Returns whether it did, and the row before or
+    /// [`NO_MATCH`].
+    fn offer(&self, slot: &mut Self::Slot, key: Self::Key, row: u32) -> (bool, u32);
+}
+
+/// Inserts keys, whose rows count up from `first_row`. `replaced` hears of those that were there already, in the order
+/// of the rows: the row before, and the new one. One slot at least stays free.
+pub(super) fn insert<T: Table>(
+    table: &T,
+    slots: &mut [T::Slot],
+    keys: &[T::Key],
+    first_row: u32,
+    mut replaced: impl FnMut(u32, u32),
+) {
+    let parts = Parts::new(slots);
+    let chunks: Vec<Chunk<T::Key>> = keys
+        .par_chunks(CHUNK_KEYS)
+        .enumerate()
+        .map(|(idx, keys)| Chunk::sort::<T>(keys, first_row + row_count(idx * CHUNK_KEYS), parts))
+        .collect();
+    let outcomes: Vec<Outcome<T::Key>> = slots
+        .par_chunks_mut(parts.num_slots_each)
+        .enumerate()
+        .map(|(part, slots)| {
+            let mut outcome = Outcome::default();
+            let mut rest = Vec::new();
+            // In order, a part comes into the cache ten times as fast as slot by slot.
+            black_box(slots.iter().fold(0, |all, slot| all | table.row(slot)));
+            for chunk in &chunks {
+                let begun = chunk.of(part);
+                rest.resize(begun.len(), Search::default());
+                let mut num_left = look(table, slots, begun, &mut rest, &mut outcome);
+                while num_left > 0 {
+                    num_left = look_again(table, slots, &mut rest[..num_left], &mut outcome);
+                }
+            }
+            outcome
+        })
+        .collect();
+    drop(chunks);
+    let mut all = Vec::new();
+    for outcome in outcomes {
+        all.extend(outcome.replaced);
+        for Search { key, row, .. } in outcome.late {
+            let before = insert_one(table, slots, key, row);
+            if before != NO_MATCH {
+                all.push((before, row));
+            }
+        }
+    }
+    all.par_sort_unstable_by_key(|&(_, row)| row);
+    for (before, row) in all {
+        replaced(before, row);
+    }
+}
+
+/// Sets the row of a key and returns the row before, or [`NO_MATCH`]. One slot at least is free.
+#[inline]
+pub(super) fn insert_one<T: Table>(table: &T, slots: &mut [T::Slot], key: T::Key, row: u32) -> u32 {
+    let (before_home, from_home) = slots.split_at_mut(T::home(key, slots.len()));
+    for slot in from_home.iter_mut().chain(before_home) {
+        if let (true, before) = table.offer(slot, key, row) {
+            return before;
+        }
+    }
+    unreachable!("a table with a free slot has room")
+}
+
+/// Has every search look at one slot of its part. Those that go on are put, in their order, at the beginning of `rest`,
+/// which has room for all. Returns how many they are.
+///
+/// Whether a search ends is as good as random, so that a branch would be taken wrong every other time; here it only
+/// decides where the next one is put. Searches for one key go from slot to slot together, in the order of their rows.
+fn look<T: Table>(
+    table: &T,
+    slots: &mut [T::Slot],
+    searches: &[Search<T::Key>],
+    rest: &mut [Search<T::Key>],
+    outcome: &mut Outcome<T::Key>,
+) -> usize {
+    let mut num_left = 0;
+    for &search in searches {
+        rest[num_left] = search.next();
+        num_left += usize::from(!look_once(table, slots, search, outcome));
+    }
+    num_left
+}
+
+/// As [`look`], in place.
+fn look_again<T: Table>(
+    table: &T,
+    slots: &mut [T::Slot],
+    searches: &mut [Search<T::Key>],
+    outcome: &mut Outcome<T::Key>,
+) -> usize {
+    let mut num_left = 0;
+    for at in 0..searches.len() {
+        let search = searches[at];
+        searches[num_left] = search.next();
+        num_left += usize::from(!look_once(table, slots, search, outcome));
+    }
+    num_left
+}
+
+/// Has a search look at its slot. Returns whether that was its last.
+#[inline]
+fn look_once<T: Table>(
+    table: &T,
+    slots: &mut [T::Slot],
+    search: Search<T::Key>,
+    outcome: &mut Outcome<T::Key>,
+) -> bool {
+    let Some(slot) = slots.get_mut(search.place as usize) else {
+        outcome.late.push(search);
+        return true;
+    };
+    let (is_over, before) = table.offer(slot, search.key, search.row);
+    if is_over && before != NO_MATCH {
+        outcome.replaced.push((before, search.row));
+    }
+    is_over
+}
+
+/// How a table is divided.
+#[derive(Clone, Copy)]
+struct Parts {
+    num_slots: usize,
+    num_slots_each: usize,
+}
+
+impl Parts {
+    fn new<S>(slots: &[S]) -> Self {
+        let num_parts = (size_of_val(slots) / PART_BYTES).clamp(1, PARTS_MAX);
+        Self {
+            num_slots: slots.len(),
+            // A power of two, to be divided by quickly.
+            num_slots_each: slots.len().div_ceil(num_parts).next_power_of_two(),
+        }
+    }
+
+    fn len(self) -> usize {
+        self.num_slots.div_ceil(self.num_slots_each)
+    }
+
+    /// The part of a slot, and its place there.
+    #[inline]
+    fn place(self, slot: usize) -> (usize, u32) {
+        let bits = self.num_slots_each.trailing_zeros();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a table of 2^33 slots in 256 parts has 2^25 in each"
+        )]
+        let place = (slot & (self.num_slots_each - 1)) as u32;
+        (slot >> bits, place)
+    }
+}
+
+/// A key on its way to a slot.
+#[derive(Clone, Copy, Default)]
+struct Search<K> {
+    key: K,
+    row: u32,
+    /// The slot of its part that it looks at next.
+    place: u32,
+}
+
+impl<K> Search<K> {
+    #[inline]
+    fn next(self) -> Self {
+        Self {
+            place: self.place + 1,
+            ..self
+        }
+    }
+}
+
+/// Searches that are about to begin, sorted by part; those of one part are in the order of their rows.
+struct Chunk<K> {
+    searches: Vec<Search<K>>,
+    /// Where those of each part end.
+    ends: Vec<usize>,
+}
+
+impl<K: Copy + Default> Chunk<K> {
+    fn sort<T: Table<Key = K>>(keys: &[K], first_row: u32, parts: Parts) -> Self {
+        let home = |key: K| parts.place(T::home(key, parts.num_slots));
+        let mut ends = vec![0; parts.len()];
+        for &key in keys {
+            ends[home(key).0] += 1;
+        }
+        let mut end = 0;
+        for place in &mut ends {
+            // For now, where they begin.
+            end += std::mem::replace(place, end);
+        }
+        let mut searches = vec![Search::default(); keys.len()];
+        for (&key, row) in keys.iter().zip(first_row..) {
+            let (part, place) = home(key);
+            let at = &mut ends[part];
+            searches[*at] = Search { key, row, place };
+            *at += 1;
+        }
+        Self { searches, ends }
+    }
+
+    fn of(&self, part: usize) -> &[Search<K>] {
+        let start = part.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.searches[start..self.ends[part]]
+    }
+}
+
+/// What a part leaves to be done.
+struct Outcome<K> {
+    replaced: Vec<(u32, u32)>,
+    /// Searches that have run out of the part.
+    late: Vec<Search<K>>,
+}
+
+impl<K> Default for Outcome<K> {
+    fn default() -> Self {
+        Self {
+            replaced: Vec::new(),
+            late: Vec::new(),
+        }
+    }
+}
+
+/// A number of build rows, which [`BUILD_ROWS_MAX`](super::BUILD_ROWS_MAX) bounds.
+fn row_count(len: usize) -> u32 {
+    u32::try_from(len).expect("a builder takes in at most `BUILD_ROWS_MAX` rows")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::super::{BytesIndex, HashIndex, NO_MATCH};
+    use crate::key::hash::hash_int;
+
+    const NUM_ROWS: u32 = 400_000;
+
+    /// The key of a row; half of the rows have that of an earlier one.
+    fn key(row: u32, seed: i64) -> i64 {
+        (hash_int(i64::from(row) ^ seed) % u64::from(NUM_ROWS / 2)).cast_signed() * 1_000
+    }
+
+    /// What a map says of the same keys: the rows that were replaced, and who has each key in the end.
+    fn model(seed: i64) -> (Vec<(u32, u32)>, HashMap<i64, u32>) {
+        let mut map = HashMap::new();
+        let insert = |row| Some((map.insert(key(row, seed), row)?, row));
+        let replaced = (0..NUM_ROWS).filter_map(insert).collect();
+        (replaced, map)
+    }
+
+    #[test]
+    fn a_large_hash_index_equals_a_map() {
+        for seed in 0..4 {
+            let keys: Vec<i64> = (0..NUM_ROWS).map(|row| key(row, seed)).collect();
+            // As many slots as a table may have at least: its parts run over all the time.
+            let (expected, map) = model(seed);
+            let mut index = HashIndex::new(map.len());
+            let mut replaced = Vec::new();
+            let (first, second) = keys.split_at(keys.len() / 3);
+            index.insert(first, 0, |before, row| replaced.push((before, row)));
+            let row = u32::try_from(first.len()).unwrap();
+            index.insert(second, row, |before, row| replaced.push((before, row)));
+            index.settle(|before, row| replaced.push((before, row)));
+            assert!(replaced == expected, "seed={seed}");
+            let sought: Vec<i64> = keys.iter().flat_map(|&key| [key, key + 1]).collect();
+            let mut rows = Vec::new();
+            index.probe(&sought, &mut rows);
+            for (key, row) in sought.iter().zip(rows) {
+                let expected = map.get(key).copied().unwrap_or(NO_MATCH);
+                assert_eq!(row, expected, "seed={seed} key={key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_bytes_index_equals_a_map() {
+        // Long and short keys: the short ones are in their views.
+        let text = |key: i64| match key % 3 {
+            0 => format!("{key}"),
+            _ => format!("a long key, number {key}"),
+        };
+        for seed in 0..4 {
+            let (expected, map) = model(seed);
+            let mut index = BytesIndex::new(map.len());
+            let mut replaced = Vec::new();
+            for row in 0..NUM_ROWS {
+                let text = text(key(row, seed));
+                let told = |before, row| replaced.push((before, row));
+                index.insert(text.as_bytes(), row, told).unwrap();
+            }
+            index.settle(|before, row| replaced.push((before, row)));
+            assert!(replaced == expected, "seed={seed}");
+            let sought = (0..NUM_ROWS).flat_map(|row| [key(row, seed), key(row, seed) + 1]);
+            let sought: Vec<i64> = sought.collect();
+            let mut rows = Vec::new();
+            index.probe(sought.iter().map(|&key| text(key)), &mut rows);
+            for (key, row) in sought.iter().zip(rows) {
+                let expected = map.get(key).copied().unwrap_or(NO_MATCH);
+                assert_eq!(row, expected, "seed={seed} key={key}");
+            }
+        }
+    }
+}
