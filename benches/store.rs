@@ -16,7 +16,7 @@ use std::{
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::FileWriter;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use darner_benches::{BATCH_ROWS, Random, dimension, machine};
+use darner_benches::{BATCH_ROWS, Keys, Random, dimension, machine};
 use darner_engine::{
     Control, LoadMode, LoadOptions, OnDuplicate, SourceOptions, load_dimension, load_table,
 };
@@ -69,7 +69,7 @@ fn bulk_load(criterion: &mut Criterion) {
     let dir = temporary();
     let file = dir.path().join("rows.arrow");
     {
-        let rows = dimension(LOAD_ROWS, 1);
+        let rows = dimension(Keys::Dense, LOAD_ROWS);
         let output = File::create(&file).expect("makes");
         let mut writer = FileWriter::try_new(output, &rows.schema()).expect("begins");
         for start in (0..LOAD_ROWS).step_by(BATCH_ROWS) {
@@ -146,7 +146,7 @@ fn bulk_load(criterion: &mut Criterion) {
 
 /// Upserts of random keys: the newest rows of a table come in no order.
 fn random_rows(random: &mut Random) -> RecordBatch {
-    let rows = dimension(COMMIT_ROWS, 1);
+    let rows = dimension(Keys::Dense, COMMIT_ROWS);
     let keys: arrow_array::Int64Array = (0..COMMIT_ROWS)
         .map(|_| i64::try_from(random.below(TABLE_ROWS as u64)).unwrap_or(0))
         .collect();
@@ -167,7 +167,7 @@ fn upserts_beside_the_disk() {
     const ROUND_COMMITS: u32 = 5_000;
     let dir = temporary();
     let store = open(&dir.path().join("store"));
-    load(&store, &dimension(TABLE_ROWS, 1));
+    load(&store, &dimension(Keys::Dense, TABLE_ROWS));
     let mut random = Random::new(1);
     let batches: Vec<RecordBatch> = (0..64).map(|_| random_rows(&mut random)).collect();
     let bytes = vec![7_u8; COMMIT_BYTES];
@@ -209,7 +209,7 @@ fn upserts_beside_the_disk() {
 fn commits(criterion: &mut Criterion) {
     let dir = temporary();
     let store = open(dir.path());
-    load(&store, &dimension(TABLE_ROWS, 1));
+    load(&store, &dimension(Keys::Dense, TABLE_ROWS));
     let mut random = Random::new(1);
     let batches: Vec<RecordBatch> = (0..64).map(|_| random_rows(&mut random)).collect();
     let mut group = criterion.benchmark_group("commits");
