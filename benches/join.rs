@@ -7,7 +7,7 @@
 
 use std::{cell::LazyCell, hint::black_box, sync::Arc};
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, cast::AsArray, types::Int64Type};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use darner_benches::{
     BATCH_ROWS, Case, Facts, Keys, Random, Skew, build, dimension, facts, machine, sum,
@@ -312,6 +312,17 @@ fn lookups(criterion: &mut Criterion) {
             next += NUM_KEYS;
             next..next + NUM_KEYS
         };
+        let number = |row: usize| {
+            let keys = data.1.column(0).as_primitive::<Int64Type>();
+            keys.value(row % BATCH_ROWS)
+        };
+        group.bench_function(format!("contains, {case}"), |bencher| {
+            bencher.iter(|| {
+                let asked = following();
+                let found = asked.filter(|&row| data.0.contains(number(row)).expect("a key"));
+                assert_eq!(found.count(), NUM_KEYS);
+            });
+        });
         group.bench_function(format!("contains, arrays, {case}"), |bencher| {
             bencher.iter(|| {
                 for row in following() {
@@ -319,10 +330,10 @@ fn lookups(criterion: &mut Criterion) {
                 }
             });
         });
-        group.bench_function(format!("get, arrays, {case}"), |bencher| {
+        group.bench_function(format!("get, {case}"), |bencher| {
             bencher.iter(|| {
                 for row in following() {
-                    let found = data.0.get(&[key(row)]).expect("a key").expect("is there");
+                    let found = data.0.get(number(row)).expect("a key").expect("is there");
                     assert_eq!(found.num_rows(), 1);
                 }
             });

@@ -18,7 +18,7 @@ mod source;
 mod unique;
 
 pub use self::{
-    dimension::{Dimension, DimensionBuilder, Found, Matches},
+    dimension::{Dimension, DimensionBuilder, Found, Key, Matches},
     error::{Error, ErrorKind, Result},
     index::{BUILD_ROWS_MAX, Layout, LayoutKind, NO_MATCH},
     join::{

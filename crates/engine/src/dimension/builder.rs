@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow_buffer::BooleanBuffer;
@@ -254,6 +254,7 @@ impl DimensionBuilder {
             index,
             layout,
             packs: Mutex::default(),
+            whole: OnceLock::new(),
         })
     }
 

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow_schema::{Field, FieldRef, Schema, SchemaRef};
+use arrow_schema::{ArrowError, Field, FieldRef, Schema, SchemaRef};
 
-use super::{Dimension, Matches, Wanted};
+use super::{Dimension, Matches, Pack, Wanted};
 use crate::index::NO_MATCH;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// The rows that [`Dimension::get_many`] found.
 #[derive(Clone, Debug)]
@@ -17,14 +17,76 @@ pub struct Found {
     pub is_found: BooleanArray,
 }
 
+/// The columns of a dimension that are gathered row by row.
+#[derive(Debug)]
+pub(super) struct WholePack {
+    pack: Arc<Pack>,
+    /// Of each column, whether it is one of them.
+    is_packed: Vec<bool>,
+}
+
+/// A key to look up.
+///
+/// # Examples
+/// Numbers, strings and bytes become one by themselves: `dimension.get("JFK")`, `dimension.contains(7)`.
+#[derive(Clone, Copy, Debug)]
+pub enum Key<'a> {
+    /// For a key of one column of integers, dates, times, booleans or decimals of up to 64 bits: the number that the
+    /// column stores. For dates of 32 bits that is days, for times ticks of the column's unit, for decimals the digits
+    /// without the point.
+    Int(i64),
+    /// As `Int`.
+    UInt(u64),
+    /// For a key of one column of strings or binary.
+    Bytes(&'a [u8]),
+    /// For any key: arrays of one row, in key order, of types that can be compared. A null has no row.
+    Arrays(&'a [ArrayRef]),
+}
+
+macro_rules! key_from {
+    ($($from:ty => $key:ident),*) => {
+        $(impl From<$from> for Key<'_> {
+            fn from(value: $from) -> Self {
+                Self::$key(value.into())
+            }
+        })*
+    };
+}
+
+key_from!(i8 => Int, i16 => Int, i32 => Int, i64 => Int, u8 => UInt, u16 => UInt, u32 => UInt, u64 => UInt);
+
+impl<'a> From<&'a str> for Key<'a> {
+    fn from(value: &'a str) -> Self {
+        Self::Bytes(value.as_bytes())
+    }
+}
+
+impl<'a> From<&'a [u8]> for Key<'a> {
+    fn from(value: &'a [u8]) -> Self {
+        Self::Bytes(value)
+    }
+}
+
+impl<'a> From<&'a [ArrayRef]> for Key<'a> {
+    fn from(value: &'a [ArrayRef]) -> Self {
+        Self::Arrays(value)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [ArrayRef; N]> for Key<'a> {
+    fn from(value: &'a [ArrayRef; N]) -> Self {
+        Self::Arrays(value)
+    }
+}
+
 impl Dimension {
-    /// The row with a key, given as arrays of one row; `None` if there is none or a part is null.
+    /// The row with a key; `None` if there is none.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the arrays cannot be compared with the
-    /// key or have not one row.
-    pub fn get(&self, key: &[ArrayRef]) -> Result<Option<RecordBatch>> {
-        let Some(row) = self.find(key)? else {
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the key cannot be compared with that of the dimension, or
+    /// consists of arrays that have not one row.
+    pub fn get<'a>(&self, key: impl Into<Key<'a>>) -> Result<Option<RecordBatch>> {
+        let Some(row) = self.find(key.into())? else {
             return Ok(None);
         };
         let columns = self
@@ -35,12 +97,12 @@ impl Dimension {
         batch(Arc::clone(&self.schema), columns, 1).map(Some)
     }
 
-    /// Whether there is a row with a key, given as arrays of one row.
+    /// Whether there is a row with a key.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
-    pub fn contains(&self, key: &[ArrayRef]) -> Result<bool> {
-        Ok(self.find(key)?.is_some())
+    pub fn contains<'a>(&self, key: impl Into<Key<'a>>) -> Result<bool> {
+        Ok(self.find(key.into())?.is_some())
     }
 
     /// The rows with these keys, in their order.
@@ -52,11 +114,7 @@ impl Dimension {
         let mut matches = Matches::default();
         self.probe(keys, &mut matches)?;
         let wanted = Wanted::new(matches.build_idx());
-        let columns = self
-            .columns
-            .iter()
-            .map(|column| column.gather(&wanted))
-            .collect::<Result<_>>()?;
+        let columns = self.gather(&wanted)?;
         let fields: Vec<Field> = self
             .schema
             .fields()
@@ -74,7 +132,52 @@ impl Dimension {
         })
     }
 
-    fn find(&self, key: &[ArrayRef]) -> Result<Option<usize>> {
+    /// All columns of some rows. Those of a large dimension come from one place a row, see [`Pack`].
+    fn gather(&self, wanted: &Wanted<'_>) -> Result<Vec<ArrayRef>> {
+        let whole = self.whole.get_or_init(|| {
+            let is_packed = self
+                .columns
+                .iter()
+                .map(|column| Pack::takes(column.values()));
+            let is_packed: Vec<bool> = is_packed.collect();
+            let packed = self.columns.iter().zip(&is_packed).filter(|(_, is)| **is);
+            let packed = packed.map(|(column, _)| Arc::clone(column.values()));
+            let pack = self.pack(packed.collect());
+            pack.map(|pack| WholePack { pack, is_packed })
+        });
+        let Some(WholePack { pack, is_packed }) = whole else {
+            let columns = self.columns.iter().map(|column| column.gather(wanted));
+            return columns.collect();
+        };
+        let gathered = pack.gather(wanted);
+        let gathered = gathered.map_err(|error| too_large(self.name(), error))?;
+        let mut gathered = gathered.into_iter();
+        let columns = self.columns.iter().zip(is_packed);
+        let columns = columns.map(|(column, is_packed)| {
+            let array = is_packed.then(|| gathered.next()).flatten();
+            array.map_or_else(|| column.gather(wanted), |array| column.declare(array))
+        });
+        columns.collect()
+    }
+
+    #[inline]
+    fn find(&self, key: Key<'_>) -> Result<Option<usize>> {
+        let number = |value| {
+            let value = self.form.int(value);
+            value.map_or(NO_MATCH, |value| self.index.find_int(value))
+        };
+        let row = match key {
+            Key::Arrays(arrays) => return self.find_arrays(arrays),
+            Key::Int(value) if self.form.is_int() => number(value.into()),
+            Key::UInt(value) if self.form.is_int() => number(value.into()),
+            Key::Bytes(bytes) if self.form.is_bytes() => self.index.find_bytes(bytes),
+            Key::Int(_) | Key::UInt(_) => return Err(self.other_key("a number")),
+            Key::Bytes(_) => return Err(self.other_key("a string or bytes")),
+        };
+        Ok((row != NO_MATCH).then_some(row as usize))
+    }
+
+    fn find_arrays(&self, key: &[ArrayRef]) -> Result<Option<usize>> {
         if key.iter().any(|part| part.len() != 1) {
             return Err(Error::invalid(format!(
                 "a key to look up must have one row: dimension=`{}`",
@@ -89,6 +192,30 @@ impl Dimension {
             .filter(|&&row| row != NO_MATCH)
             .map(|&row| row as usize))
     }
+
+    fn other_key(&self, got: &str) -> Error {
+        let columns = self.key_fields().iter();
+        let columns: Vec<String> = columns
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect();
+        Error::invalid(format!(
+            "a dimension has another kind of key; look it up with arrays: got=`{got}` key=`{}` dimension=`{}`",
+            columns.join(", "),
+            self.name()
+        ))
+    }
+}
+
+/// What a gather of packed columns says when a column's type does not hold the rows.
+pub(crate) fn too_large(dimension: &str, error: ArrowError) -> Error {
+    Error::new(
+        ErrorKind::Resource,
+        format!(
+            "a batch is too large for a column's type; take smaller batches or another encoding: \
+             dimension=`{dimension}`"
+        ),
+    )
+    .with_source(error)
 }
 
 /// Fields for arrays that have no names.

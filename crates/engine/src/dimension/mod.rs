@@ -8,7 +8,7 @@ mod matches;
 mod packed;
 mod resolve;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -18,8 +18,9 @@ use arrow_schema::{FieldRef, SchemaRef};
 pub use self::builder::DimensionBuilder;
 pub(crate) use self::column::Column;
 pub(crate) use self::gather::Wanted;
-pub use self::lookup::Found;
-pub(crate) use self::lookup::{batch, column_index};
+use self::lookup::WholePack;
+pub use self::lookup::{Found, Key};
+pub(crate) use self::lookup::{batch, column_index, too_large};
 pub use self::matches::Matches;
 pub(crate) use self::packed::Pack;
 pub(crate) use self::resolve::{Event, Step, resolve};
@@ -66,6 +67,8 @@ pub struct Dimension {
     layout: Layout,
     /// Columns that joins have asked for together.
     packs: Mutex<Vec<Arc<Pack>>>,
+    /// All that can be packed, when lookups of many keys have asked for it. `None` if it is of no use.
+    whole: OnceLock<Option<WholePack>>,
 }
 
 impl Dimension {

@@ -227,7 +227,7 @@ impl BytesIndex {
 
     /// The row of a key, or [`NO_MATCH`].
     #[inline]
-    fn find(&self, key: &[u8], hash: u64) -> u32 {
+    pub(crate) fn find(&self, key: &[u8], hash: u64) -> u32 {
         let Some(view) = view_of(key) else {
             return NO_MATCH;
         };

@@ -27,6 +27,12 @@ impl DirectIndex {
         std::mem::replace(&mut self.rows[place], row)
     }
 
+    /// The row of one key.
+    #[inline]
+    pub(crate) fn find(&self, key: i64) -> u32 {
+        find(self.first_key, &self.rows, key)
+    }
+
     pub(crate) fn probe(&self, keys: &[i64], out: &mut Vec<u32>) {
         let (first_key, rows) = (self.first_key, self.rows.as_slice());
         out.extend(keys.iter().map(|&key| find(first_key, rows, key)));

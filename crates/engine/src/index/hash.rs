@@ -108,6 +108,17 @@ impl HashIndex {
         parts::insert(&Keys, &mut self.slots, &keys, self.first_waiting, told);
     }
 
+    /// The row of one key.
+    #[inline]
+    pub(crate) fn find(&self, key: i64) -> u32 {
+        let (before_home, from_home) = self
+            .slots
+            .split_at(home_slot(hash_int(key), self.slots.len()));
+        let mut slots = from_home.iter().chain(before_home);
+        let found = slots.find(|slot| row_of(**slot) == NO_MATCH || slot.0 == key);
+        found.map_or(NO_MATCH, |slot| row_of(*slot))
+    }
+
     pub(crate) fn probe(&self, keys: &[i64], out: &mut Vec<u32>) {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
         let slots = self.slots.as_slice();

@@ -15,6 +15,7 @@ use self::bytes::BytesIndex;
 use self::direct::DirectIndex;
 use self::hash::HashIndex;
 pub use self::layout::{Layout, LayoutKind};
+use crate::key::hash::hash_bytes;
 use crate::key::{KeyForm, KeyValues};
 use crate::{Error, ErrorKind, Result};
 
@@ -154,6 +155,24 @@ impl Index {
             }
             (Self::Bytes(index), KeyValues::Bytes(array)) => probe_array(index, *array, out),
             _ => unreachable!("keys of a dimension have one form"),
+        }
+    }
+
+    /// The row of one integer key, or [`NO_MATCH`].
+    #[inline]
+    pub(crate) fn find_int(&self, key: i64) -> u32 {
+        match self {
+            Self::Direct(index) => index.find(key),
+            Self::Hash(index) => index.find(key),
+            Self::Bytes(_) => NO_MATCH,
+        }
+    }
+
+    /// The row of one key of bytes, or [`NO_MATCH`].
+    pub(crate) fn find_bytes(&self, key: &[u8]) -> u32 {
+        match self {
+            Self::Bytes(index) => index.find(key, hash_bytes(key)),
+            Self::Direct(_) | Self::Hash(_) => NO_MATCH,
         }
     }
 

@@ -12,8 +12,8 @@ use arrow_array::{
 use arrow_schema::{DataType, Field};
 
 use super::spec::{JoinKind, JoinSpec, OnMiss, SelectColumn};
-use crate::dimension::{Column, Pack, Wanted, column_index};
-use crate::{Dimension, Error, ErrorKind, Result};
+use crate::dimension::{Column, Pack, Wanted, column_index, too_large};
+use crate::{Dimension, Error, Result};
 
 /// How a dimension's columns come out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -221,17 +221,9 @@ pub(super) fn emit(
     let wanted = Wanted::new(build_idx);
     let mut gathered: Vec<Option<ArrayRef>> = vec![None; columns.len()];
     if let Some(PackedColumns { pack, places }) = packed {
-        let arrays = pack.gather(&wanted).map_err(|error| {
-            Error::new(
-                ErrorKind::Resource,
-                format!(
-                    "a batch is too large for a column's type; take smaller batches or another encoding: \
-                     dimension=`{}`",
-                    dimension.name()
-                ),
-            )
-            .with_source(error)
-        })?;
+        let arrays = pack
+            .gather(&wanted)
+            .map_err(|error| too_large(dimension.name(), error))?;
         for (place, array) in places.iter().zip(arrays) {
             gathered[*place] = Some(array);
         }

@@ -98,6 +98,14 @@ impl KeyForm {
         matches!(self.domains[..], [Domain::Int64 | Domain::UInt64])
     }
 
+    /// A number as it is compared, if the domain of an integer key holds it.
+    pub(crate) fn int(&self, value: i128) -> Option<i64> {
+        match self.domains[..] {
+            [Domain::UInt64] => u64::try_from(value).ok().map(u64::cast_signed),
+            _ => i64::try_from(value).ok(),
+        }
+    }
+
     /// Whether keys are compared as the bytes of one column.
     pub(crate) fn is_bytes(&self) -> bool {
         matches!(self.domains[..], [Domain::Bytes])

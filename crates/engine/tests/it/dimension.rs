@@ -4,8 +4,9 @@ use arrow_array::builder::{Int64Builder, ListBuilder, MapBuilder, StringBuilder}
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int8Type;
 use arrow_array::{
-    Array, ArrayRef, DictionaryArray, FixedSizeListArray, Float64Array, Int8Array, Int32Array,
-    Int64Array, NullArray, RecordBatch, StringArray, StringViewArray, StructArray,
+    Array, ArrayRef, Date32Array, DictionaryArray, FixedSizeListArray, Float64Array, Int8Array,
+    Int32Array, Int64Array, NullArray, RecordBatch, StringArray, StringViewArray, StructArray,
+    UInt64Array,
 };
 use arrow_schema::{DataType, Field, Schema, UnionFields, UnionMode};
 use darner_engine::{
@@ -69,6 +70,12 @@ fn dead_rows_cannot_be_seen() {
     assert_eq!(row, rows(&[2], &["d"]));
     assert_eq!(dimension.get(&[ids(&[3])]).unwrap(), None);
     assert!(dimension.get(&[ids(&[3, 4])]).is_err());
+    assert_eq!(dimension.get(2).unwrap().unwrap(), rows(&[2], &["d"]));
+    assert!(dimension.contains(4_u64).unwrap() && !dimension.contains(u64::MAX).unwrap());
+    assert!(!dimension.contains(3).unwrap());
+    let error = dimension.contains("4").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("key=`id Int64`"), "{error}");
 
     let keys: ArrayRef = Arc::new(Int64Array::from(vec![
         Some(4),
@@ -83,6 +90,67 @@ fn dead_rows_cannot_be_seen() {
     let names: Vec<_> = found.batch.column(0).as_string::<i32>().iter().collect();
     assert_eq!(names, [Some("g"), None, None, Some("d"), Some("g")]);
     assert!(dimension.index_bytes() > 0 && dimension.memory_bytes() > dimension.index_bytes());
+}
+
+/// Keys as arrays and as plain values find the same rows.
+#[test]
+fn lookups_by_value_equal_those_by_arrays() {
+    let numbers = || (0..1_000_u64).map(|i| i * i * 7_919);
+    let text = |i: u64| format!("{:>1$}", i, 1 + usize::try_from(i % 30).unwrap());
+    let ints: Int64Array = numbers().map(|i| i64::try_from(i).unwrap() - 500).collect();
+    let unsigned: UInt64Array = numbers().map(|i| u64::MAX - i).collect();
+    let days = numbers().map(|i| i32::try_from(i % 9_000_000).unwrap());
+    let dates = Date32Array::from_iter_values(days);
+    let texts: StringArray = numbers().map(|i| Some(text(i))).collect();
+    let keys: [ArrayRef; 4] = [
+        Arc::new(ints.clone()),
+        Arc::new(unsigned.clone()),
+        Arc::new(dates.clone()),
+        Arc::new(texts.clone()),
+    ];
+    for (column, keys) in keys.into_iter().enumerate() {
+        let count = Arc::new(Int64Array::from_iter_values(0..1_000));
+        let rows = RecordBatch::try_from_iter([("key", Arc::clone(&keys)), ("n", count)]).unwrap();
+        let mut builder = DimensionBuilder::new("d", rows.schema(), &["key".to_owned()]).unwrap();
+        // Half of the keys, so that the other half is missed.
+        builder.upsert(rows.slice(0, 500)).unwrap();
+        let dimension = builder.finish().unwrap();
+        for row in 0..1_000 {
+            let by_arrays = dimension.get(&[keys.slice(row, 1)]).unwrap();
+            let by_value = match column {
+                0 => dimension.get(ints.value(row)),
+                1 => dimension.get(unsigned.value(row)),
+                2 => dimension.get(dates.value(row)),
+                _ => dimension.get(texts.value(row)),
+            };
+            assert_eq!(by_value.unwrap(), by_arrays, "column={column} row={row}");
+        }
+    }
+}
+
+#[test]
+fn many_rows_of_a_large_dimension_equal_take() {
+    // Large enough to be packed once as many rows were asked for as it has.
+    const NUM_ROWS: i64 = 150_000;
+    let names: StringArray = (0..NUM_ROWS).map(|i| Some(format!("name {i}"))).collect();
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..NUM_ROWS));
+    let rows = RecordBatch::try_from_iter([("id", ids), ("name", Arc::new(names))]).unwrap();
+    let mut builder = DimensionBuilder::new("d", rows.schema(), &["id".to_owned()]).unwrap();
+    builder.upsert(rows.clone()).unwrap();
+    let dimension = builder.finish().unwrap();
+    let before = dimension.memory_bytes();
+    for seed in 0..100 {
+        let asked = (0..3_000_i64).map(|i| (i * 7_919 + seed * 104_729) % (2 * NUM_ROWS));
+        let asked: Int64Array = asked.collect();
+        let found = dimension.get_many(&[Arc::new(asked.clone())]).unwrap();
+        let indices = asked.iter().map(|id| id.filter(|&id| id < NUM_ROWS));
+        let indices: Int64Array = indices.collect();
+        for (got, column) in found.batch.columns().iter().zip(rows.columns()) {
+            let expected = arrow_select::take::take(column, &indices, None).unwrap();
+            assert_eq!(got, &expected, "seed={seed}");
+        }
+    }
+    assert!(dimension.memory_bytes() > before, "its rows are packed");
 }
 
 #[test]
