@@ -1,24 +1,38 @@
-//! Parquet.
+//! Parquet. The columns of a batch are encoded side by side, on the current rayon pool.
 
 use super::{Compression, Encoder, Output, SinkOptions, conform, encode_error, text::BUFFER_BYTES};
 use crate::{
     Error, Result,
     source::{Format, guarded},
 };
-use arrow_array::RecordBatch;
+use arrow_array::{RecordBatch, new_empty_array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::{
-    arrow::ArrowWriter,
+    arrow::{
+        ArrowWriter,
+        arrow_writer::{
+            ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
+        },
+    },
     basic::{Compression as Codec, GzipLevel, ZstdLevel},
     errors::ParquetError,
-    file::{metadata::KeyValue, properties::WriterProperties},
+    file::{metadata::KeyValue, properties::WriterProperties, writer::SerializedFileWriter},
 };
+use rayon::prelude::*;
 use std::{io::BufWriter, sync::Arc};
 
 pub(super) struct ParquetEncoder {
-    writer: ArrowWriter<BufWriter<Output>>,
+    writer: SerializedFileWriter<BufWriter<Output>>,
     /// The schema that is written: see [`stored_type`].
     schema: SchemaRef,
+    /// How many leaves each column has: more than one if it is nested.
+    num_leaves: Vec<usize>,
+    row_group_rows: usize,
+    row_groups: ArrowRowGroupWriterFactory,
+    /// The leaves of the row group that is being encoded; empty before its first row.
+    leaves: Vec<ArrowColumnWriter>,
+    /// Rows that it has.
+    num_rows: usize,
 }
 
 /// The type in which a column is written, so that every reader reads what was meant.
@@ -66,7 +80,6 @@ impl ParquetEncoder {
             .collect();
         let properties = WriterProperties::builder()
             .set_compression(codec)
-            .set_max_row_group_row_count(Some(options.row_group_rows.max(1)))
             .set_key_value_metadata((!pairs.is_empty()).then_some(pairs))
             .set_created_by(concat!("darner version ", env!("CARGO_PKG_VERSION")).to_owned())
             .build();
@@ -91,23 +104,101 @@ impl ParquetEncoder {
                 .with_source(error)
         })?;
         let output = BufWriter::with_capacity(BUFFER_BYTES, open()?);
-        let writer = ArrowWriter::try_new(output, Arc::clone(&schema), Some(properties))
+        let (writer, row_groups) =
+            ArrowWriter::try_new(output, Arc::clone(&schema), Some(properties))
+                .and_then(ArrowWriter::into_serialized_writer)
+                .map_err(parquet_error)?;
+        let num_leaves = schema.fields().iter().map(|field| {
+            let empty = new_empty_array(field.data_type());
+            compute_leaves(field, &empty).map(|leaves| leaves.len())
+        });
+        let num_leaves = num_leaves
+            .collect::<Result<_, _>>()
             .map_err(parquet_error)?;
-        Ok(Self { writer, schema })
+        Ok(Self {
+            writer,
+            schema,
+            num_leaves,
+            row_group_rows: options.row_group_rows.max(1),
+            row_groups,
+            leaves: Vec::new(),
+            num_rows: 0,
+        })
+    }
+
+    /// Encodes rows into the row group that is under way, which has room for them.
+    fn encode(&mut self, batch: &RecordBatch) -> Result<()> {
+        if self.leaves.is_empty() {
+            let number = self.writer.flushed_row_groups().len();
+            let leaves = self.row_groups.create_column_writers(number);
+            self.leaves = leaves.map_err(parquet_error)?;
+        }
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        let mut rest = self.leaves.as_mut_slice();
+        let fields = self.schema.fields().iter().zip(batch.columns());
+        for ((field, column), &num_leaves) in fields.zip(&self.num_leaves) {
+            let (leaves, after) = rest
+                .split_at_mut_checked(num_leaves)
+                .ok_or_else(|| Error::internal("a Parquet column without its leaves"))?;
+            columns.push((field, column, leaves));
+            rest = after;
+        }
+        columns
+            .into_par_iter()
+            .try_for_each(|(field, column, writers)| {
+                guarded(|| {
+                    let leaves = compute_leaves(field, column).map_err(parquet_error)?;
+                    for (writer, leaf) in writers.iter_mut().zip(&leaves) {
+                        writer.write(leaf).map_err(parquet_error)?;
+                    }
+                    Ok(())
+                })
+            })?;
+        self.num_rows += batch.num_rows();
+        Ok(())
+    }
+
+    /// Writes the row group that is under way, if there is one.
+    fn end_row_group(&mut self) -> Result<()> {
+        if self.leaves.is_empty() {
+            return Ok(());
+        }
+        self.num_rows = 0;
+        let leaves = std::mem::take(&mut self.leaves);
+        let chunks = leaves
+            .into_par_iter()
+            .map(|leaf| guarded(|| leaf.close().map_err(parquet_error)));
+        let chunks: Vec<ArrowColumnChunk> = chunks.collect::<Result<_>>()?;
+        let mut group = self.writer.next_row_group().map_err(parquet_error)?;
+        for chunk in chunks {
+            chunk
+                .append_to_row_group(&mut group)
+                .map_err(parquet_error)?;
+        }
+        group.close().map(|_| ()).map_err(parquet_error)
     }
 }
 
 impl Encoder for ParquetEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let batch = conform(batch, &self.schema)?;
-        guarded(|| self.writer.write(&batch).map_err(parquet_error))?;
-        if self.writer.memory_size() >= SinkOptions::ROW_GROUP_BYTES_MAX {
-            self.writer.flush().map_err(parquet_error)?;
+        let mut start = 0;
+        while start < batch.num_rows() {
+            let room = self.row_group_rows - self.num_rows;
+            let len = room.min(batch.num_rows() - start);
+            self.encode(&batch.slice(start, len))?;
+            start += len;
+            let num_bytes: usize = self.leaves.iter().map(ArrowColumnWriter::memory_size).sum();
+            if self.num_rows == self.row_group_rows || num_bytes >= SinkOptions::ROW_GROUP_BYTES_MAX
+            {
+                self.end_row_group()?;
+            }
         }
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<Output> {
+    fn finish(mut self: Box<Self>) -> Result<Output> {
+        self.end_row_group()?;
         let buffered = self.writer.into_inner().map_err(parquet_error)?;
         buffered
             .into_inner()
