@@ -1,13 +1,14 @@
 //! The main job: fact batches in, enriched batches out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use rayon::prelude::*;
 
 use super::{Control, EnrichReport, JoinReport, for_each_ordered};
 use crate::{
-    Error, JoinCounters, MissingKeys, Result, Scratch, StarJoin, sink::Sink, source::Source,
+    Error, JoinCounters, Joined, MissingKeys, Result, Scratch, StarJoin, sink::Sink, source::Source,
 };
 
 /// The column of the unmatched rows that says which dimensions missed them.
@@ -33,6 +34,24 @@ struct Enriched {
     unmatched: Vec<RecordBatch>,
     counters: Vec<JoinCounters>,
     missing_keys: Vec<MissingKeys>,
+}
+
+/// Buffers of the workers: as many as have ever worked at once.
+#[derive(Default)]
+struct Scratches(Mutex<Vec<Scratch>>);
+
+impl Scratches {
+    fn take(&self) -> Scratch {
+        self.lock().pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, scratch: Scratch) {
+        self.lock().push(scratch);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Scratch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Enrichment {
@@ -94,14 +113,8 @@ impl Enrichment {
             joins: self.empty_reports(),
             ..EnrichReport::default()
         };
-        let scratches: Mutex<Vec<Scratch>> = Mutex::default();
-        let scratches = || scratches.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = |batches: &[RecordBatch]| {
-            let mut scratch = scratches().pop().unwrap_or_default();
-            let result = self.enrich(batches, &mut scratch);
-            scratches().push(scratch);
-            result
-        };
+        let scratches = Scratches::default();
+        let work = |batches: &[RecordBatch]| self.enrich(batches, &scratches);
         for_each_ordered(source, control, work, |done| {
             report.num_rows_in += done.num_rows;
             for batch in &done.result.batches {
@@ -127,7 +140,7 @@ impl Enrichment {
         Ok(report)
     }
 
-    fn enrich(&self, batches: &[RecordBatch], scratch: &mut Scratch) -> Result<Enriched> {
+    fn enrich(&self, batches: &[RecordBatch], scratches: &Scratches) -> Result<Enriched> {
         let num_joins = self.join.joins().len();
         let mut enriched = Enriched {
             batches: Vec::with_capacity(batches.len()),
@@ -135,10 +148,27 @@ impl Enrichment {
             counters: vec![JoinCounters::default(); num_joins],
             missing_keys: vec![MissingKeys::default(); num_joins],
         };
-        scratch.first_row = 0;
-        for facts in batches {
-            let joined = self.join.join(facts, scratch)?;
-            scratch.first_row += facts.num_rows() as u64;
+        let mut num_rows = 0;
+        let first_rows = batches.iter().map(|batch| {
+            num_rows += batch.num_rows() as u64;
+            num_rows - batch.num_rows() as u64
+        });
+        let first_rows: Vec<u64> = first_rows.collect();
+        // A file can be one piece: then its batches are what there is to work on side by side.
+        let joined = batches
+            .par_iter()
+            .zip(first_rows)
+            .map(|(facts, first_row)| {
+                let mut scratch = scratches.take();
+                scratch.first_row = first_row;
+                let joined = self.join.join(facts, &mut scratch);
+                scratches.give_back(scratch);
+                joined
+            });
+        let joined: Vec<Result<Joined>> = joined.collect();
+        for (facts, joined) in batches.iter().zip(joined) {
+            // The first error, whoever was first.
+            let joined = joined?;
             for (sum, counters) in enriched.counters.iter_mut().zip(&joined.counters) {
                 *sum += *counters;
             }
