@@ -141,6 +141,7 @@ fn star(on: &[&str], built: &[Arc<Dimension>], facts: &Facts, encoding: Encoding
         .with_collect(Collect {
             missing_keys: false,
             missed_rows: false,
+            times: false,
         })
 }
 

@@ -69,6 +69,7 @@ fn join(
     let join = StarJoin::new(&facts.schema, None, joins, encoding)?.with_collect(Collect {
         missing_keys: false,
         missed_rows: false,
+        times: false,
     });
     let joined: std::result::Result<_, _> = facts
         .batches

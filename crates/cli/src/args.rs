@@ -54,7 +54,8 @@ pub(crate) enum Command {
         after_help = "JOIN: [left|inner|semi|anti] TABLE [as ALIAS] on FACT[=KEY][, ...] [select COL [as NAME], ...]\n\n\
                             Examples:\n  darner enrich flights.parquet --with 'airlines on carrier' -o enriched.parquet\n  \
                             darner enrich flights.arrow --with 'airports as origin on origin = faa select name as origin_name' \
-                            -o - --format csv"
+                            -o - --format csv\n  \
+                            darner enrich flights.arrow --with 'airlines on carrier' --explain"
     )]
     Enrich(Enrich),
     /// Print the rows with these keys.
@@ -176,8 +177,8 @@ pub(crate) struct Enrich {
     #[arg(long = "with", value_name = "JOIN", required = true)]
     pub(crate) joins: Vec<String>,
     /// Where the enriched rows go; - is standard output.
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) output: PathBuf,
+    #[arg(long, short, value_name = "FILE", required_unless_present = "explain")]
+    pub(crate) output: Option<PathBuf>,
     /// The fact columns that come out; all unless given.
     #[arg(long, value_name = "COL[,COL]", value_delimiter = ',')]
     pub(crate) select: Option<Vec<String>>,
@@ -199,6 +200,12 @@ pub(crate) struct Enrich {
     /// The output's format; its name's extension unless given.
     #[arg(long, value_parser = parse_format)]
     pub(crate) format: Option<engine::Format>,
+    /// Print what would be done, and do not do it: dimensions, indexes, columns, memory.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Say how long each stage took.
+    #[arg(long, conflicts_with = "explain")]
+    pub(crate) profile: bool,
     #[command(flatten)]
     pub(crate) input: Input,
 }

@@ -5,6 +5,7 @@ mod bytes;
 mod commands;
 mod context;
 mod error;
+mod explain;
 mod files;
 mod job;
 mod keys;

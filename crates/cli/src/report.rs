@@ -1,8 +1,8 @@
 //! What an enrichment has done, for people and for programs.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use darner_engine::{EnrichReport, Error, JoinKind, JoinReport};
+use darner_engine::{EnrichReport, Error, JoinKind, JoinReport, JoinSpec};
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,129 @@ pub(crate) struct Report {
     pub(crate) rows_read: u64,
     pub(crate) rows_written: u64,
     pub(crate) joins: Vec<JoinLine>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) profile: Option<Times>,
+}
+
+/// How long an enrichment took, in seconds. What workers do side by side is added up.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+pub(crate) struct Times {
+    pub(crate) load_dimensions: f64,
+    pub(crate) run: f64,
+    pub(crate) decode: f64,
+    pub(crate) join: f64,
+    pub(crate) write: f64,
+    pub(crate) rows_read: u64,
+    pub(crate) rows_written: u64,
+    pub(crate) pieces: u64,
+    pub(crate) joins: Vec<JoinTime>,
+}
+
+/// What one join took.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+pub(crate) struct JoinTime {
+    pub(crate) name: String,
+    pub(crate) load: f64,
+    pub(crate) dimension_rows: usize,
+    pub(crate) probe: f64,
+    pub(crate) rows: u64,
+    pub(crate) gather: f64,
+}
+
+impl Times {
+    /// `load_times` are those of the dimensions.
+    pub(crate) fn new(report: &EnrichReport, load_times: &[Duration]) -> Self {
+        let profile = &report.profile;
+        let joins = report.joins.iter().zip(load_times).enumerate();
+        let joins = joins.map(|(idx, (join, load))| {
+            let times = profile.joins.get(idx).copied().unwrap_or_default();
+            JoinTime {
+                name: join.spec.alias().to_owned(),
+                load: load.as_secs_f64(),
+                dimension_rows: join.num_dimension_rows,
+                probe: times.probe.as_secs_f64(),
+                rows: join.counters.num_rows,
+                gather: times.gather.as_secs_f64(),
+            }
+        });
+        Self {
+            load_dimensions: load_times.iter().sum::<Duration>().as_secs_f64(),
+            run: profile.elapsed.as_secs_f64(),
+            decode: profile.decode.as_secs_f64(),
+            join: profile.join.as_secs_f64(),
+            write: profile.write.as_secs_f64(),
+            rows_read: report.num_rows_in,
+            rows_written: report.num_rows_out,
+            pieces: profile.num_pieces,
+            joins: joins.collect(),
+        }
+    }
+
+    /// The stages, one line each, under a line of headings.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut rows: Vec<(String, f64, u64)> = Vec::new();
+        for join in &self.joins {
+            rows.push((
+                format!("read {}", join.name),
+                join.load,
+                join.dimension_rows as u64,
+            ));
+        }
+        rows.push(("decode facts".to_owned(), self.decode, self.rows_read));
+        rows.push(("join".to_owned(), self.join, self.rows_read));
+        for join in &self.joins {
+            rows.push((format!("  probe {}", join.name), join.probe, join.rows));
+            rows.push((
+                format!("  gather {}", join.name),
+                join.gather,
+                self.rows_written,
+            ));
+        }
+        rows.push(("write".to_owned(), self.write, self.rows_written));
+        rows.push((
+            "in all".to_owned(),
+            self.load_dimensions + self.run,
+            self.rows_read,
+        ));
+        let width = rows.iter().map(|row| row.0.chars().count()).max();
+        let width = width.unwrap_or(0);
+        let heading = format!(
+            "  {:width$}  {:>9}  {:>14}  {:>9}",
+            "stage", "time", "rows", "rows/s"
+        );
+        let lines = rows.into_iter().map(|(name, seconds, rows)| {
+            format!(
+                "  {name:width$}  {:>9}  {:>14}  {:>9}",
+                duration(seconds),
+                HumanCount(rows).to_string(),
+                rate(rows, seconds)
+            )
+        });
+        std::iter::once(heading).chain(lines).collect()
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.2} s")
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rate needs no more than three digits"
+)]
+fn rate(rows: u64, seconds: f64) -> String {
+    let rate = rows as f64 / seconds;
+    if !rate.is_finite() || rows == 0 {
+        String::new()
+    } else if rate >= 1e6 {
+        format!("{:.1} M", rate / 1e6)
+    } else {
+        format!("{:.1} K", rate / 1e3)
+    }
 }
 
 /// One join of a report.
@@ -47,34 +170,39 @@ impl From<&EnrichReport> for Report {
             rows_read: report.num_rows_in,
             rows_written: report.num_rows_out,
             joins: report.joins.iter().map(JoinLine::from).collect(),
+            profile: None,
         }
     }
 }
 
+/// The kind of a join, as it is written.
+pub(crate) fn kind(spec: &JoinSpec) -> &'static str {
+    match spec.kind {
+        JoinKind::Left => "left",
+        JoinKind::Inner => "inner",
+        JoinKind::Semi => "semi",
+        JoinKind::Anti => "anti",
+    }
+}
+
+/// The columns that a join compares, as they are written.
+pub(crate) fn on(spec: &JoinSpec) -> String {
+    let on = spec.on.iter().map(|on| match &on.key {
+        Some(key) if *key != on.fact => format!("{} = {key}", on.fact),
+        _ => on.fact.clone(),
+    });
+    on.collect::<Vec<_>>().join(", ")
+}
+
 impl From<&JoinReport> for JoinLine {
     fn from(join: &JoinReport) -> Self {
-        let on: Vec<String> = join
-            .spec
-            .on
-            .iter()
-            .map(|on| match &on.key {
-                Some(key) if *key != on.fact => format!("{} = {key}", on.fact),
-                _ => on.fact.clone(),
-            })
-            .collect();
-        let kind = match join.spec.kind {
-            JoinKind::Left => "left",
-            JoinKind::Inner => "inner",
-            JoinKind::Semi => "semi",
-            JoinKind::Anti => "anti",
-        };
         let top = join.missing_keys.top(KEYS_KEPT);
         Self {
             name: join.spec.alias().to_owned(),
             table: join.spec.table.clone(),
             version: join.version,
-            kind: kind.to_owned(),
-            on: on.join(", "),
+            kind: kind(&join.spec).to_owned(),
+            on: on(&join.spec),
             dimension_rows: join.num_dimension_rows,
             index: join.layout.clone(),
             rows: join.counters.num_rows,

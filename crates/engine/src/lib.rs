@@ -22,12 +22,13 @@ pub use self::{
     error::{Error, ErrorKind, Result},
     index::{BUILD_ROWS_MAX, Layout, LayoutKind, NO_MATCH},
     join::{
-        Collect, Encoding, JoinCounters, JoinKind, JoinSpec, Joined, MISSING_KEYS_MAX, MissingKey,
-        MissingKeys, OnColumn, OnMiss, Scratch, SelectColumn, StarJoin,
+        Collect, ColumnPlan, Encoding, JoinCounters, JoinKind, JoinPlan, JoinSpec, JoinTimes,
+        Joined, MISSING_KEYS_MAX, MissingKey, MissingKeys, OnColumn, OnMiss, Scratch, SelectColumn,
+        StarJoin,
     },
     key::{KeyPlan, check_key_field},
     load::{LoadMode, LoadOptions, LoadReport, load_dimension, load_table},
-    pipeline::{Control, EnrichReport, Enrichment, JoinReport, Progress, Sinks},
+    pipeline::{Control, EnrichReport, Enrichment, JoinReport, Profile, Progress, Sinks},
     sink::{Compression, Sink, SinkOptions, Written, create, to_writer, write_file},
     source::{
         CsvOptions, Format, Piece, Source, SourceOptions, Sources, expand, from_reader, open,

@@ -3,11 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use darner_engine::{
-    Encoding, EnrichReport, Enrichment, JoinSpec, Sink, SinkOptions, Sinks, SourceOptions,
+    Encoding, EnrichReport, Enrichment, JoinSpec, Sink, SinkOptions, Sinks, Source, SourceOptions,
     StarJoin, Written, create, load_dimension, open_all, write_file,
 };
 use darner_store::{AsOf, Store};
@@ -17,9 +17,10 @@ use crate::{
     args::Enrich,
     context::{Context, find_table},
     error::{Failure, Result, stdout_failure},
+    explain::Explained,
     files::{check_outputs, input_paths, source_options},
     print,
-    report::Report,
+    report::{Report, Times},
 };
 
 /// One enrichment, from the command line or from a job.
@@ -38,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) unmatched: Option<PathBuf>,
     pub(crate) report: Option<PathBuf>,
     pub(crate) max_miss_rate: Option<f64>,
+    /// Whether to measure what each join takes.
+    pub(crate) is_profiled: bool,
 }
 
 /// What an enrichment has done.
@@ -56,6 +59,7 @@ pub(crate) fn run(context: &Context, args: &Enrich) -> Result<()> {
         .iter()
         .map(|text| JoinSpec::parse(text))
         .collect::<Result<_, _>>()?;
+    let output = args.output.clone().unwrap_or_else(|| "-".into());
     let plan = Plan {
         name: "enrich".to_owned(),
         inputs: input_paths(&args.files)?,
@@ -64,13 +68,17 @@ pub(crate) fn run(context: &Context, args: &Enrich) -> Result<()> {
         joins,
         as_of: args.as_of,
         encoding: args.encoding.into(),
-        output: args.output.clone(),
+        output,
         sink_options,
         unmatched: args.unmatched.clone(),
         report: args.report.clone(),
         max_miss_rate: args.max_miss_rate,
+        is_profiled: args.profile,
     };
     let store = context.read_store()?;
+    if args.explain {
+        return explain(context, &store, &plan, args.output.as_deref());
+    }
     let done = execute(context, &store, &plan)?;
     say(context, &plan, &done)
 }
@@ -97,7 +105,8 @@ pub(crate) fn say(context: &Context, plan: &Plan, done: &Done) -> Result<()> {
             done.seconds
         ),
     );
-    for line in done.report.lines() {
+    let profile = done.report.profile.iter().flat_map(Times::lines);
+    for line in done.report.lines().into_iter().chain(profile) {
         print::note(context, line);
     }
     if let Some(path) = &plan.unmatched {
@@ -121,26 +130,11 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
     let outputs: Vec<&Path> = outputs.map(PathBuf::as_path).collect();
     check_outputs(&context.store_dir, &plan.inputs, &outputs)?;
     let started = Instant::now();
-    let mut source = open_all(plan.inputs.clone(), &plan.source_options)?;
-    let mut joins = Vec::with_capacity(plan.joins.len());
-    for spec in &plan.joins {
-        let columns = payload(spec);
-        let dimension = load_dimension(
-            &find_table(store, &spec.table, plan.as_of)?,
-            columns.as_deref(),
-        )?;
-        joins.push((spec.clone(), Arc::new(dimension)));
-    }
-    let join = StarJoin::new(
-        source.schema(),
-        plan.select.as_deref(),
-        joins,
-        plan.encoding,
-    )?;
-    let mut enrichment = Enrichment::new(join);
-    if plan.unmatched.is_some() {
-        enrichment = enrichment.with_unmatched()?;
-    }
+    let Prepared {
+        mut source,
+        enrichment,
+        load_times,
+    } = prepare(store, plan)?;
     let mut output = create(
         &plan.output,
         enrichment.join().output_schema(),
@@ -171,7 +165,9 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
         .run(&mut *source, &mut sinks, &control)
         .map_err(failed)?;
     bar.finish();
-    let report = Report::from(&report);
+    let profile = Times::new(&report, &load_times);
+    let mut report = Report::from(&report);
+    report.profile = plan.is_profiled.then_some(profile);
     // The unmatched rows and the report are what somebody wants to see when the gate was not met.
     let num_unmatched = match unmatched {
         Some(unmatched) => unmatched.finish()?.num_rows,
@@ -188,6 +184,61 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
         num_unmatched,
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// What an enrichment needs before it begins.
+struct Prepared {
+    source: Box<dyn Source>,
+    enrichment: Enrichment,
+    /// How long it took to read and index each dimension.
+    load_times: Vec<Duration>,
+}
+
+/// Opens the inputs and reads the dimensions.
+fn prepare(store: &Store, plan: &Plan) -> Result<Prepared> {
+    let source = open_all(plan.inputs.clone(), &plan.source_options)?;
+    let mut joins = Vec::with_capacity(plan.joins.len());
+    let mut load_times = Vec::with_capacity(plan.joins.len());
+    for spec in &plan.joins {
+        let started = Instant::now();
+        let columns = payload(spec);
+        let dimension = load_dimension(
+            &find_table(store, &spec.table, plan.as_of)?,
+            columns.as_deref(),
+        )?;
+        joins.push((spec.clone(), Arc::new(dimension)));
+        load_times.push(started.elapsed());
+    }
+    let join = StarJoin::new(
+        source.schema(),
+        plan.select.as_deref(),
+        joins,
+        plan.encoding,
+    )?;
+    let mut enrichment = Enrichment::new(join);
+    if plan.unmatched.is_some() {
+        enrichment = enrichment.with_unmatched()?;
+    }
+    if plan.is_profiled {
+        enrichment = enrichment.with_profile();
+    }
+    Ok(Prepared {
+        source,
+        enrichment,
+        load_times,
+    })
+}
+
+/// Prints what would be done.
+fn explain(context: &Context, store: &Store, plan: &Plan, output: Option<&Path>) -> Result<()> {
+    let Prepared {
+        source, enrichment, ..
+    } = prepare(store, plan)?;
+    let explained = Explained::new(context, plan, output, &*source, enrichment.join());
+    if context.json {
+        return print::result(explained.to_json()?);
+    }
+    print::results(explained.lines().into_iter().map(Ok))
 }
 
 /// The payload columns that a join needs: all, unless it selects some.

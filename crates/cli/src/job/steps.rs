@@ -167,6 +167,7 @@ fn enrich(
         unmatched: step.unmatched.as_ref().map(|path| job.path(path)),
         report: None,
         max_miss_rate: step.max_miss_rate,
+        is_profiled: false,
     };
     for output in std::iter::once(&plan.output).chain(&plan.unmatched) {
         make_parent(output)?;

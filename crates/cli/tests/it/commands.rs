@@ -139,6 +139,50 @@ fn facts_are_enriched_and_the_report_says_what_missed() {
 }
 
 #[test]
+fn a_plan_is_explained_and_a_run_is_profiled() {
+    let place = place();
+    let join = "airports as there on dest = faa select name as dest_name";
+    let command = ["enrich", "flights.csv", "--with", join, "--explain"];
+    let run = place.ok(&command);
+    let expected = [
+        "facts    flights.csv, 45 B, 2 columns",
+        "join     left airports as there on dest = faa",
+        "3 rows of version 1",
+        "index bytes (one column of bytes)",
+        "+ dest_name = name: Utf8, plain",
+        "output   3 columns",
+    ];
+    for line in expected {
+        assert!(run.stdout.contains(line), "{line} in {}", run.stdout);
+    }
+    // What would be written is not.
+    let run = place.ok(&[&command[..], &["--json", "-o", "out.csv"]].concat());
+    let plan: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(plan["joins"][0]["columns"][0]["column"], "name");
+    assert_eq!(plan["output"], "out.csv");
+    assert!(!place.path("out.csv").exists());
+
+    let command = ["enrich", "flights.csv", "--with", join, "-o", "out.csv"];
+    let run = place.ok(&[&command[..], &["--profile"]].concat());
+    for stage in [
+        "read there",
+        "decode facts",
+        "probe there",
+        "gather there",
+        "write",
+    ] {
+        assert!(run.stderr.contains(stage), "{stage} in {}", run.stderr);
+    }
+    let run = place.ok(&[&command[..], &["--profile", "--json"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["profile"]["rows_read"], 6);
+    assert_eq!(report["profile"]["joins"][0]["rows"], 6);
+    assert!(report["profile"]["run"].as_f64().unwrap() > 0.0);
+    let run = place.ok(&[&command[..], &["--json"]].concat());
+    assert!(!run.stdout.contains("profile"), "{}", run.stdout);
+}
+
+#[test]
 fn a_gate_that_is_not_met_leaves_the_last_good_output() {
     let place = place();
     place.write("out.csv", "the last good output");

@@ -168,6 +168,11 @@ impl Pack {
                 .all(|(a, b)| Arc::ptr_eq(a, b))
     }
 
+    /// Bytes of a row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
     /// Bytes that the packed rows take; 0 before they are packed.
     pub(crate) fn num_bytes(&self) -> usize {
         self.rows.get().map_or(0, |rows| rows.len() * LINE_BYTES)

@@ -9,6 +9,6 @@ mod star;
 
 pub use self::counters::JoinCounters;
 pub use self::missing::{MISSING_KEYS_MAX, MissingKey, MissingKeys};
-pub use self::output::Encoding;
+pub use self::output::{ColumnPlan, Encoding, JoinPlan};
 pub use self::spec::{JoinKind, JoinSpec, OnColumn, OnMiss, SelectColumn};
-pub use self::star::{Collect, Joined, Scratch, StarJoin};
+pub use self::star::{Collect, JoinTimes, Joined, Scratch, StarJoin};

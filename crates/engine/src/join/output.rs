@@ -9,7 +9,7 @@ use arrow_array::{
     cast::AsArray,
     types::{Int32Type, UInt32Type},
 };
-use arrow_schema::{DataType, Field};
+use arrow_schema::{DataType, Field, FieldRef};
 
 use super::spec::{JoinKind, JoinSpec, OnMiss, SelectColumn};
 use crate::dimension::{Column, Pack, Wanted, column_index, too_large};
@@ -186,6 +186,10 @@ pub(super) struct PackedColumns {
 }
 
 impl PackedColumns {
+    pub(super) fn row_bytes(&self) -> usize {
+        self.pack.row_bytes()
+    }
+
     /// Those of a join's columns that can be packed, if there is use in it.
     pub(super) fn plan(columns: &[OutputColumn], dimension: &Dimension) -> Result<Option<Self>> {
         let mut places = Vec::new();
@@ -205,6 +209,56 @@ impl PackedColumns {
         let pack = dimension.pack(held);
         Ok(pack.map(|pack| Self { pack, places }))
     }
+}
+
+/// What a join is going to do. Made by [`StarJoin::plan`](crate::StarJoin::plan).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct JoinPlan<'j> {
+    /// The join.
+    pub spec: &'j JoinSpec,
+    /// The dimension that it probes.
+    pub dimension: &'j Dimension,
+    /// The columns that it adds.
+    pub columns: Vec<ColumnPlan<'j>>,
+    /// Bytes of the rows into which a large dimension's columns are packed when as many rows were gathered as it has.
+    /// `None` if there is no use in it.
+    pub packed_row_bytes: Option<usize>,
+}
+
+/// How a join adds a column.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ColumnPlan<'j> {
+    /// Its name and type in the output.
+    pub field: &'j Field,
+    /// Its name in the dimension.
+    pub column: &'j str,
+    /// The encoding that it comes in: that of the join, where its type has that.
+    pub encoding: Encoding,
+    /// Whether it is one of those that are packed.
+    pub is_packed: bool,
+}
+
+/// How the columns of a join, which come out as `fields`, are made.
+pub(super) fn describe<'j>(
+    columns: &[OutputColumn],
+    packed: Option<&PackedColumns>,
+    fields: impl Iterator<Item = &'j FieldRef>,
+    dimension: &'j Dimension,
+) -> Vec<ColumnPlan<'j>> {
+    let plans = columns.iter().zip(fields).enumerate();
+    let plans = plans.map(|(place, (column, field))| ColumnPlan {
+        field,
+        column: dimension.schema().field(column.column).name(),
+        encoding: match column.form {
+            OutputForm::Plain => Encoding::Plain,
+            OutputForm::View => Encoding::View,
+            OutputForm::Dictionary => Encoding::Dictionary,
+        },
+        is_packed: packed.is_some_and(|packed| packed.places.contains(&place)),
+    });
+    plans.collect()
 }
 
 /// The columns of one join for rows whose build rows are `build_idx`.

@@ -1,5 +1,7 @@
 use std::collections::HashSet;
+use std::ops::AddAssign;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow_schema::{Schema, SchemaRef};
@@ -7,7 +9,9 @@ use arrow_select::take::take;
 
 use super::counters::JoinCounters;
 use super::missing::MissingKeys;
-use super::output::{Encoding, OutputColumn, PackedColumns, emit, plan_columns};
+use super::output::{
+    Encoding, JoinPlan, OutputColumn, PackedColumns, describe, emit, plan_columns,
+};
 use super::spec::{JoinKind, JoinSpec, OnMiss};
 use crate::dimension::{Dimension, Matches, batch, column_index};
 use crate::index::NO_MATCH;
@@ -72,14 +76,17 @@ pub struct Collect {
     pub missing_keys: bool,
     /// The missed rows, see [`Joined::missed_rows`].
     pub missed_rows: bool,
+    /// How long it takes, see [`Joined::times`].
+    pub times: bool,
 }
 
 impl Default for Collect {
-    /// Missing keys, and no missed rows.
+    /// Missing keys, and nothing else.
     fn default() -> Self {
         Self {
             missing_keys: true,
             missed_rows: false,
+            times: false,
         }
     }
 }
@@ -106,6 +113,42 @@ pub struct Joined {
     pub missing_keys: Vec<MissingKeys>,
     /// Rows of the fact batch with such a key, ascending; empty unless collected.
     pub missed_rows: Vec<Vec<u32>>,
+    /// How long the joins took; empty unless collected.
+    pub times: Vec<JoinTimes>,
+}
+
+/// How long a join took, one thread's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinTimes {
+    /// To find the rows of the dimension, and to tell what was missed.
+    pub probe: Duration,
+    /// To make the columns that it adds.
+    pub gather: Duration,
+}
+
+impl AddAssign for JoinTimes {
+    fn add_assign(&mut self, other: Self) {
+        self.probe += other.probe;
+        self.gather += other.gather;
+    }
+}
+
+/// Looks at a clock, if it is to.
+struct Stopwatch(Option<Instant>);
+
+impl Stopwatch {
+    fn start(is_running: bool) -> Self {
+        Self(is_running.then(Instant::now))
+    }
+
+    /// The time since it was asked last.
+    fn lap(&mut self) -> Duration {
+        let Some(since) = &mut self.0 else {
+            return Duration::ZERO;
+        };
+        let now = Instant::now();
+        now - std::mem::replace(since, now)
+    }
 }
 
 impl StarJoin {
@@ -187,6 +230,11 @@ impl StarJoin {
         self
     }
 
+    /// What is collected.
+    pub(crate) fn collect(&self) -> Collect {
+        self.collect
+    }
+
     /// The schema of what comes out.
     pub fn output_schema(&self) -> &SchemaRef {
         &self.output_schema
@@ -195,6 +243,23 @@ impl StarJoin {
     /// The schema of the facts.
     pub fn fact_schema(&self) -> &SchemaRef {
         &self.fact_schema
+    }
+
+    /// What each join is going to do, in order.
+    pub fn plan(&self) -> Vec<JoinPlan<'_>> {
+        let mut fields = self.output_schema.fields()[self.fact_columns.len()..].iter();
+        let plans = self.joins.iter().map(|join| JoinPlan {
+            spec: &join.spec,
+            dimension: &join.dimension,
+            columns: describe(
+                &join.columns,
+                join.packed.as_ref(),
+                fields.by_ref(),
+                &join.dimension,
+            ),
+            packed_row_bytes: join.packed.as_ref().map(PackedColumns::row_bytes),
+        });
+        plans.collect()
     }
 
     /// The joins, in order.
@@ -223,6 +288,8 @@ impl StarJoin {
         let mut counters = Vec::with_capacity(self.joins.len());
         let mut missing_keys = Vec::new();
         let mut missed_rows = Vec::new();
+        let mut times = Vec::new();
+        let mut stopwatch = Stopwatch::start(self.collect.times);
         // Whether `selection` holds; before the first drop every row is selected, and nothing is
         // written.
         let mut is_narrowed = false;
@@ -256,6 +323,11 @@ impl StarJoin {
                 let fact_row = |&row: &u32| narrowed.map_or(row, |rows| rows[row as usize]);
                 missed_rows.push(missed.iter().map(fact_row).collect());
             }
+            if self.collect.times {
+                let probe = stopwatch.lap();
+                let gather = Duration::ZERO;
+                times.push(JoinTimes { probe, gather });
+            }
             if keeps_all(&join.spec, found) {
                 continue;
             }
@@ -275,7 +347,9 @@ impl StarJoin {
         let narrowed = is_narrowed.then_some(selection.as_slice());
         let num_rows = narrowed.map_or(facts.num_rows(), <[u32]>::len);
         let mut columns = select_columns(facts, &self.fact_columns, narrowed)?;
-        for (join, matches) in self.joins.iter().zip(matches.iter()) {
+        // What it took to take the fact columns is nobody's.
+        stopwatch.lap();
+        for (idx, (join, matches)) in self.joins.iter().zip(matches.iter()).enumerate() {
             emit(
                 &join.columns,
                 join.packed.as_ref(),
@@ -283,6 +357,9 @@ impl StarJoin {
                 matches.build_idx(),
                 &mut columns,
             )?;
+            if let Some(times) = times.get_mut(idx) {
+                times.gather = stopwatch.lap();
+            }
         }
         let batch = batch(Arc::clone(&self.output_schema), columns, num_rows)?;
         Ok(Joined {
@@ -290,6 +367,7 @@ impl StarJoin {
             counters,
             missing_keys,
             missed_rows,
+            times,
         })
     }
 

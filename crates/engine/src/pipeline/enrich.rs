@@ -1,6 +1,7 @@
 //! The main job: fact batches in, enriched batches out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -8,7 +9,8 @@ use rayon::prelude::*;
 
 use super::{Control, EnrichReport, JoinReport, for_each_ordered};
 use crate::{
-    Error, JoinCounters, Joined, MissingKeys, Result, Scratch, StarJoin, sink::Sink, source::Source,
+    Collect, Error, JoinCounters, JoinTimes, Joined, MissingKeys, Result, Scratch, StarJoin,
+    sink::Sink, source::Source,
 };
 
 /// The column of the unmatched rows that says which dimensions missed them.
@@ -34,6 +36,7 @@ struct Enriched {
     unmatched: Vec<RecordBatch>,
     counters: Vec<JoinCounters>,
     missing_keys: Vec<MissingKeys>,
+    times: Vec<JoinTimes>,
 }
 
 /// Buffers of the workers: as many as have ever worked at once.
@@ -77,14 +80,27 @@ impl Enrichment {
         let mut fields = facts.fields().to_vec();
         fields.push(Arc::new(Field::new(MISSED_IN, DataType::Utf8, false)));
         let schema = Schema::new_with_metadata(fields, facts.metadata().clone());
-        let collect = crate::Collect {
+        let collect = Collect {
             missed_rows: true,
-            ..crate::Collect::default()
+            ..self.join.collect()
         };
         Ok(Self {
             join: self.join.with_collect(collect),
             unmatched_schema: Some(Arc::new(schema)),
         })
+    }
+
+    /// Measures what each join takes, too: [`Profile::joins`](crate::Profile::joins).
+    #[must_use]
+    pub fn with_profile(self) -> Self {
+        let collect = Collect {
+            times: true,
+            ..self.join.collect()
+        };
+        Self {
+            join: self.join.with_collect(collect),
+            ..self
+        }
     }
 
     /// The joins.
@@ -115,8 +131,20 @@ impl Enrichment {
         };
         let scratches = Scratches::default();
         let work = |batches: &[RecordBatch]| self.enrich(batches, &scratches);
+        let started = Instant::now();
         for_each_ordered(source, control, work, |done| {
             report.num_rows_in += done.num_rows;
+            let profile = &mut report.profile;
+            profile.num_pieces += 1;
+            profile.decode += done.decode_time;
+            profile.join += done.work_time;
+            profile
+                .joins
+                .resize(done.result.times.len(), JoinTimes::default());
+            for (sum, times) in profile.joins.iter_mut().zip(&done.result.times) {
+                *sum += *times;
+            }
+            let writing = Instant::now();
             for batch in &done.result.batches {
                 report.num_rows_out += batch.num_rows() as u64;
                 sinks.output.write(batch)?;
@@ -127,6 +155,7 @@ impl Enrichment {
                     .iter()
                     .try_for_each(|batch| unmatched.write(batch))?;
             }
+            report.profile.write += writing.elapsed();
             for (join, (counters, missing_keys)) in report
                 .joins
                 .iter_mut()
@@ -137,6 +166,7 @@ impl Enrichment {
             }
             Ok(())
         })?;
+        report.profile.elapsed = started.elapsed();
         Ok(report)
     }
 
@@ -147,6 +177,7 @@ impl Enrichment {
             unmatched: Vec::new(),
             counters: vec![JoinCounters::default(); num_joins],
             missing_keys: vec![MissingKeys::default(); num_joins],
+            times: Vec::new(),
         };
         let mut num_rows = 0;
         let first_rows = batches.iter().map(|batch| {
@@ -174,6 +205,12 @@ impl Enrichment {
             }
             for (sum, missing_keys) in enriched.missing_keys.iter_mut().zip(&joined.missing_keys) {
                 sum.merge(missing_keys);
+            }
+            enriched
+                .times
+                .resize(joined.times.len(), JoinTimes::default());
+            for (sum, times) in enriched.times.iter_mut().zip(&joined.times) {
+                *sum += *times;
             }
             if let Some(schema) = &self.unmatched_schema {
                 enriched

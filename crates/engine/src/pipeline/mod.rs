@@ -12,5 +12,5 @@ pub(crate) use self::order::for_each_ordered;
 pub use self::{
     control::{Control, Progress},
     enrich::{Enrichment, Sinks},
-    report::{EnrichReport, JoinReport},
+    report::{EnrichReport, JoinReport, Profile},
 };

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, TryRecvError, channel},
+    time::{Duration, Instant},
 };
 
 use arrow_array::RecordBatch;
@@ -22,7 +23,18 @@ pub(crate) struct Done<T> {
     pub(crate) first_row: u64,
     /// Rows that it had.
     pub(crate) num_rows: u64,
+    /// How long it took to decode it, and to work on it.
+    pub(crate) decode_time: Duration,
+    pub(crate) work_time: Duration,
     pub(crate) result: T,
+}
+
+/// What a worker hands over.
+struct Worked<T> {
+    num_rows: u64,
+    decode_time: Duration,
+    work_time: Duration,
+    result: T,
 }
 
 /// Where a piece failed: decoding names the input and the place itself.
@@ -67,9 +79,16 @@ pub(crate) fn for_each_ordered<T: Send>(
                 let (name, num_bytes) = (piece.name().to_owned(), piece.num_bytes);
                 scope.spawn(move |_| {
                     let result = catch_unwind(AssertUnwindSafe(|| {
+                        let started = Instant::now();
                         let batches = piece.decode().map_err(Failed::Decode)?;
+                        let decoded = Instant::now();
                         let num_rows = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
-                        Ok((num_rows as u64, work(&batches).map_err(Failed::Work)?))
+                        Ok(Worked {
+                            num_rows: num_rows as u64,
+                            result: work(&batches).map_err(Failed::Work)?,
+                            decode_time: decoded - started,
+                            work_time: decoded.elapsed(),
+                        })
                     }));
                     let result = result.unwrap_or_else(|_| {
                         Err(Failed::Work(Error::internal(
@@ -91,19 +110,21 @@ pub(crate) fn for_each_ordered<T: Send>(
                 control.check()?;
                 consumed += 1;
                 let first_row = progress.num_rows;
-                let (num_rows, result) = result.map_err(|failed| match failed {
+                let worked = result.map_err(|failed| match failed {
                     Failed::Decode(error) => error,
                     Failed::Work(error) => {
                         error.context(format!("{name}: in the rows from {}", first_row + 1))
                     }
                 })?;
-                progress.num_rows += num_rows;
+                progress.num_rows += worked.num_rows;
                 progress.num_bytes += num_bytes;
                 consume(Done {
                     name,
                     first_row,
-                    num_rows,
-                    result,
+                    num_rows: worked.num_rows,
+                    decode_time: worked.decode_time,
+                    work_time: worked.work_time,
+                    result: worked.result,
                 })?;
                 control.report(&progress);
             }

@@ -1,6 +1,8 @@
 //! What a run has done.
 
-use crate::{JoinCounters, JoinSpec, MissingKeys};
+use std::time::Duration;
+
+use crate::{JoinCounters, JoinSpec, JoinTimes, MissingKeys};
 
 /// What an enrichment has done.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +15,25 @@ pub struct EnrichReport {
     pub num_bytes_in: u64,
     /// One entry per join, in order.
     pub joins: Vec<JoinReport>,
+    /// How long its stages took.
+    pub profile: Profile,
+}
+
+/// How long the stages of an enrichment took. Workers decode and join side by side: their times are added up.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// From the first piece to the last batch written.
+    pub elapsed: Duration,
+    /// Of all workers, to decode pieces of the input.
+    pub decode: Duration,
+    /// Of all workers, to join and to collect what was missed.
+    pub join: Duration,
+    /// What each join took of that; empty unless [profiled](crate::Enrichment::with_profile).
+    pub joins: Vec<JoinTimes>,
+    /// Of the calling thread, to encode and write.
+    pub write: Duration,
+    /// Pieces of the input.
+    pub num_pieces: u64,
 }
 
 /// What one join of an enrichment has done.

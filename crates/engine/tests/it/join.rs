@@ -509,6 +509,7 @@ fn missed_rows_and_missing_keys_are_those_of_the_fact_batch() {
     let collect = Collect {
         missing_keys: true,
         missed_rows: true,
+        times: false,
     };
     let join = StarJoin::new(&facts.schema(), None, joins, Encoding::Plain).unwrap();
     let joined = join
