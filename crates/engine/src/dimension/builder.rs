@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -10,6 +11,9 @@ use super::{Dimension, Event, Step, lookup, resolve};
 use crate::index::add_build_rows;
 use crate::key::{KeyForm, KeyScratch, check_comparable, plain_columns};
 use crate::{Error, ErrorKind, Result};
+
+/// The number of the next dimension.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Collects the pages of a dimension, oldest to newest, and builds it. The newest row of a key
 /// wins.
@@ -245,6 +249,7 @@ impl DimensionBuilder {
             (index, layout) = resolve(&self.form, &steps, |_| ())?;
         }
         Ok(Dimension {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             version: self.version,
             schema,
             key_indices: self.key_indices,

@@ -1,3 +1,4 @@
+use arrow_array::ArrayRef;
 use arrow_buffer::NullBuffer;
 
 use crate::index::NO_MATCH;
@@ -9,7 +10,21 @@ pub struct Matches {
     pub(super) build_idx: Vec<u32>,
     pub(super) nulls: Option<NullBuffer>,
     pub(super) scratch: KeyScratch,
+    pub(super) dictionary: Option<SeenDictionary>,
     num_matched: usize,
+}
+
+/// A dictionary that the last keys had. Batches of one file share theirs, so that it is worth remembering.
+#[derive(Debug)]
+pub(super) struct SeenDictionary {
+    /// The dimension that was probed, see [`Dimension`](crate::Dimension).
+    pub(super) dimension: u64,
+    /// Held, so that no other array comes to stand where it is.
+    pub(super) values: ArrayRef,
+    /// Keys of it that came so far.
+    pub(super) num_keys: usize,
+    /// The build row of each value, once as many keys came as there are values.
+    pub(super) rows: Option<Vec<u32>>,
 }
 
 impl Matches {

@@ -22,6 +22,7 @@ use self::lookup::WholePack;
 pub use self::lookup::{Found, Key};
 pub(crate) use self::lookup::{batch, column_index, too_large};
 pub use self::matches::Matches;
+use self::matches::SeenDictionary;
 pub(crate) use self::packed::Pack;
 pub(crate) use self::resolve::{Event, Step, resolve};
 use crate::index::{Index, Layout, NO_MATCH};
@@ -56,6 +57,8 @@ use crate::{Error, Result};
 /// ```
 #[derive(Debug)]
 pub struct Dimension {
+    /// A number that no other dimension of this process has.
+    id: u64,
     version: u64,
     schema: SchemaRef,
     /// The places of the key columns in the schema, in key order.
@@ -174,6 +177,7 @@ impl Dimension {
             build_idx,
             nulls,
             scratch,
+            dictionary,
             ..
         } = out;
         build_idx.clear();
@@ -183,8 +187,8 @@ impl Dimension {
         } else {
             *nulls = null_union(keys);
             match keys {
-                [key] if is_worth_mapping(key) => {
-                    self.probe_dictionary(plan, key, scratch, build_idx)?;
+                [key] if self.is_worth_mapping(key, dictionary) => {
+                    self.probe_dictionary(plan, key, scratch, dictionary, build_idx)?;
                 }
                 _ => self.probe_plain(plan, &plain_columns(keys)?, scratch, build_idx)?,
             }
@@ -210,24 +214,49 @@ impl Dimension {
         Ok(())
     }
 
-    /// Probes every value of a dictionary once. What comes out at a null means nothing.
+    /// Whether a key column is a dictionary of which all values are better looked for once: because as many keys of it
+    /// have come, now or before, as it has values.
+    fn is_worth_mapping(&self, key: &ArrayRef, seen: &mut Option<SeenDictionary>) -> bool {
+        let Some(dictionary) = key.as_any_dictionary_opt() else {
+            return false;
+        };
+        let values = dictionary.values();
+        let known =
+            seen.take_if(|seen| seen.dimension == self.id && Arc::ptr_eq(&seen.values, values));
+        let seen = seen.insert(known.unwrap_or_else(|| SeenDictionary {
+            dimension: self.id,
+            values: Arc::clone(values),
+            num_keys: 0,
+            rows: None,
+        }));
+        seen.num_keys += dictionary.len();
+        !values.is_empty() && seen.num_keys >= values.len()
+    }
+
+    /// Probes every value of a dictionary, which was seen just now, once. What comes out at a null means nothing.
     fn probe_dictionary(
         &self,
         plan: &KeyPlan,
         column: &ArrayRef,
         scratch: &mut KeyScratch,
+        seen: &mut Option<SeenDictionary>,
         build_idx: &mut Vec<u32>,
     ) -> Result<()> {
         let dictionary = column.as_any_dictionary();
-        let values = plain_column(dictionary.values())?;
-        let mut of_value = Vec::with_capacity(values.len());
-        self.probe_plain(plan, &[values], scratch, &mut of_value)?;
-        build_idx.extend(
-            dictionary
-                .normalized_keys()
-                .into_iter()
-                .map(|key| of_value[key]),
-        );
+        let known = seen.as_mut().and_then(|seen| seen.rows.take());
+        let rows = if let Some(rows) = known {
+            rows
+        } else {
+            let values = plain_column(dictionary.values())?;
+            let mut rows = Vec::with_capacity(values.len());
+            self.probe_plain(plan, &[values], scratch, &mut rows)?;
+            rows
+        };
+        let keys = dictionary.normalized_keys();
+        build_idx.extend(keys.into_iter().map(|key| rows[key]));
+        if let Some(seen) = seen {
+            seen.rows = Some(rows);
+        }
         Ok(())
     }
 
@@ -260,14 +289,6 @@ impl Dimension {
             batch(Arc::clone(&self.schema), columns, len)
         })
     }
-}
-
-/// Whether a key column is a dictionary with fewer values than rows, and some.
-fn is_worth_mapping(key: &ArrayRef) -> bool {
-    key.as_any_dictionary_opt().is_some_and(|dictionary| {
-        let num_values = dictionary.values().len();
-        num_values > 0 && num_values <= dictionary.len()
-    })
 }
 
 fn clear_nulls(nulls: Option<&NullBuffer>, build_idx: &mut [u32]) {

@@ -1,7 +1,7 @@
 use std::hint::black_box;
 
 use super::parts::{self, ROUND_KEYS, Table};
-use super::{BATCH_KEYS, NO_MATCH};
+use super::{BATCH_KEYS, NO_MATCH, NUMBERS};
 use crate::huge;
 use crate::key::hash::{hash_bytes, home_slot};
 use crate::{Error, ErrorKind, Result};
@@ -88,7 +88,7 @@ impl Keys {
         if view.len <= INLINE_BYTES_MAX {
             return candidate.tail == view.tail;
         }
-        self.long(candidate) == key
+        are_equal(self.long(candidate), key)
     }
 
     /// A key that is not in its view.
@@ -109,14 +109,17 @@ struct View {
 
 const INLINE_BYTES_MAX: u32 = 12;
 
+/// An index of fewer bytes is in the cache as it is.
+const CACHED_BYTES_MAX: usize = 256 << 10;
+
 impl BytesIndex {
-    /// An index for up to `num_keys` inserts.
-    pub(crate) fn new(num_keys: usize) -> Self {
+    /// An index for up to `num_keys` inserts of keys that take `num_bytes` together, more or less.
+    pub(crate) fn new(num_keys: usize, num_bytes: usize) -> Self {
         Self {
             slots: huge::zeros(FREE, num_keys * 2 + 1),
             keys: Keys {
-                views: Vec::with_capacity(num_keys),
-                data: Vec::new(),
+                views: huge::with_capacity(num_keys),
+                data: huge::with_capacity(num_bytes),
             },
             waiting: Vec::new(),
             first_waiting: 0,
@@ -174,13 +177,18 @@ impl BytesIndex {
     }
 
     /// Appends the row of every key to `out`.
+    ///
+    /// A batch of keys goes through the index step by step, and each step brings what the next one looks at into the
+    /// cache, many at a time: the slots, then the views of the rows whose tags are those of the keys, then bytes.
     pub(crate) fn probe<K: AsRef<[u8]>>(
         &self,
         mut keys: impl Iterator<Item = K>,
         out: &mut Vec<u32>,
     ) {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
+        let is_large = self.num_bytes() > CACHED_BYTES_MAX;
         let mut batch: Vec<(K, u64)> = Vec::with_capacity(BATCH_KEYS);
+        let mut rows = [NO_MATCH; BATCH_KEYS];
         loop {
             let next = keys.by_ref().take(BATCH_KEYS);
             batch.extend(next.map(|key| {
@@ -190,29 +198,85 @@ impl BytesIndex {
             if batch.is_empty() {
                 return;
             }
-            self.touch(&batch);
-            out.extend(
-                batch
-                    .drain(..)
-                    .map(|(key, hash)| self.find(key.as_ref(), hash)),
-            );
+            if !is_large {
+                out.extend(
+                    batch
+                        .drain(..)
+                        .map(|(key, hash)| self.find(key.as_ref(), hash)),
+                );
+                continue;
+            }
+            self.find_tags(&batch, &mut rows);
+            self.touch(&rows[..batch.len()]);
+            let found = batch.drain(..).zip(rows);
+            out.extend(found.map(|((key, hash), row)| self.confirm(key.as_ref(), hash, row)));
         }
     }
 
-    /// Brings what searches for these hashes begin with into the cache, many at a time.
-    fn touch<K>(&self, batch: &[(K, u64)]) {
-        let hashes = || batch.iter().map(|(_, hash)| *hash);
-        let home = |hash| self.slots[home_slot(hash, self.slots.len())];
-        black_box(hashes().fold(0, |all, hash| all | home(hash).1));
-        // Where the tag is the key's, its view is looked at next.
-        let view = |hash| {
-            let slot = home(hash);
-            let found = self.keys.views.get(row_of(slot) as usize);
-            found
-                .filter(|_| slot.0 == tag(hash))
-                .map_or(0, |view| view.tail)
+    /// Finds for each key the first row with its tag, or [`NO_MATCH`], in rounds as [`HashIndex`](super::HashIndex) does.
+    fn find_tags<K>(&self, batch: &[(K, u64)], rows: &mut [u32; BATCH_KEYS]) {
+        let mut places = [0; BATCH_KEYS];
+        for (place, (_, hash)) in places.iter_mut().zip(batch) {
+            *place = home_slot(*hash, self.slots.len());
+        }
+        let homes = places[..batch.len()].iter();
+        black_box(homes.fold(0, |all, &home| all | self.slots[home].1));
+        let mut searching = NUMBERS;
+        let mut num_searching = batch.len();
+        while num_searching > 0 {
+            let mut num_next = 0;
+            for place in 0..num_searching {
+                let at = searching[place];
+                let idx = usize::from(at);
+                let slot = self.slots[places[idx]];
+                let row = row_of(slot);
+                rows[idx] = row;
+                let is_over = u8::from(row == NO_MATCH) | u8::from(slot.0 == tag(batch[idx].1));
+                let next = places[idx] + 1;
+                places[idx] = if next == self.slots.len() { 0 } else { next };
+                searching[num_next] = at;
+                num_next += usize::from(is_over ^ 1);
+            }
+            num_searching = num_next;
+        }
+    }
+
+    /// Brings the keys of rows into the cache, many at a time.
+    fn touch(&self, rows: &[u32]) {
+        let view = |&row: &u32| self.keys.views.get(row as usize);
+        black_box(
+            rows.iter()
+                .filter_map(view)
+                .fold(0, |all, view| all | view.tail),
+        );
+        // Long keys have their bytes elsewhere, in one line or two.
+        let bytes = |view: &View| {
+            let len = match view.len {
+                0..=INLINE_BYTES_MAX => return 0,
+                len => len as usize,
+            };
+            let place = usize::try_from(view.tail).unwrap_or(usize::MAX);
+            let byte = |at: usize| self.keys.data.get(at).copied().unwrap_or_default();
+            byte(place) | byte(place.saturating_add(len - 1))
         };
-        black_box(hashes().fold(0, |all, hash| all | view(hash)));
+        black_box(
+            rows.iter()
+                .filter_map(view)
+                .fold(0, |all, view| all | bytes(view)),
+        );
+    }
+
+    /// The row of a key, given the first row with its tag.
+    #[inline]
+    fn confirm(&self, key: &[u8], hash: u64, row: u32) -> u32 {
+        if row == NO_MATCH {
+            return NO_MATCH;
+        }
+        match view_of(key) {
+            Some(view) if self.keys.is_equal(row, view, key) => row,
+            // Another key has the tag.
+            _ => self.find(key, hash),
+        }
     }
 
     pub(crate) fn num_bytes(&self) -> usize {
@@ -222,7 +286,10 @@ impl BytesIndex {
     }
 
     pub(crate) fn shrink(&mut self) {
-        self.keys.data.shrink_to_fit();
+        // A move costs time, and large pages.
+        if self.keys.data.len() < self.keys.data.capacity() / 2 {
+            self.keys.data.shrink_to_fit();
+        }
     }
 
     /// The row of a key, or [`NO_MATCH`].
@@ -245,6 +312,25 @@ impl BytesIndex {
                 idx = 0;
             }
         }
+    }
+}
+
+/// Compares keys of one length, of eight bytes at least, without a call: most are short.
+#[inline]
+fn are_equal(a: &[u8], b: &[u8]) -> bool {
+    let words = |bytes: &'_ [u8]| -> Option<(u64, u64, u64, u64)> {
+        let word = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let last = bytes.len().checked_sub(8)?;
+        Some((
+            word(0)?,
+            word(8.min(last))?,
+            word(16.min(last))?,
+            word(last)?,
+        ))
+    };
+    match (words(a), words(b)) {
+        (Some(a_words), Some(b_words)) if a.len() <= 32 => a_words == b_words,
+        _ => a == b,
     }
 }
 

@@ -1,7 +1,7 @@
 use std::hint::black_box;
 
 use super::parts::{self, ROUND_KEYS, Table};
-use super::{BATCH_KEYS, NO_MATCH};
+use super::{BATCH_KEYS, NO_MATCH, NUMBERS};
 use crate::huge;
 use crate::key::hash::{hash_int, home_slot};
 
@@ -133,19 +133,6 @@ impl HashIndex {
         self.slots.capacity() * size_of::<Slot>()
     }
 }
-
-/// The numbers of the keys of a batch.
-const NUMBERS: [u8; BATCH_KEYS] = {
-    let mut numbers = [0; BATCH_KEYS];
-    let mut at = 0;
-    while at < BATCH_KEYS {
-        #[expect(clippy::cast_possible_truncation, reason = "a batch has 256 keys")]
-        let number = at as u8;
-        numbers[at] = number;
-        at += 1;
-    }
-    numbers
-};
 
 /// Works out where the searches for some keys begin, and brings these slots into the cache.
 fn begin(slots: &[Slot], keys: &[i64], homes: &mut [usize; BATCH_KEYS]) {

@@ -46,6 +46,19 @@ pub(crate) fn add_build_rows(table: &str, num_rows: u32, added: usize) -> Result
 /// Keys that are looked for at once: the slots of so many stay in the first cache.
 const BATCH_KEYS: usize = 256;
 
+/// The numbers of the keys of a batch.
+const NUMBERS: [u8; BATCH_KEYS] = {
+    let mut numbers = [0; BATCH_KEYS];
+    let mut at = 0;
+    while at < BATCH_KEYS {
+        #[expect(clippy::cast_possible_truncation, reason = "a batch has 256 keys")]
+        let number = at as u8;
+        numbers[at] = number;
+        at += 1;
+    }
+    numbers
+};
+
 #[derive(Debug)]
 pub(crate) enum Index {
     Direct(DirectIndex),
@@ -56,17 +69,25 @@ pub(crate) enum Index {
 /// Keys whose smallest and largest one thread finds at a time.
 const BOUNDS_KEYS: usize = 64 << 10;
 
-/// The smallest and largest integer key, and how many there are.
+/// The smallest and largest integer key, and how many keys there are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct KeyRange {
     bounds: Option<(i64, i64)>,
     num_keys: usize,
+    /// Bytes of keys that are no integers, more or less.
+    num_bytes: usize,
 }
 
 impl KeyRange {
-    /// Takes in integer keys; others leave no range, only their number.
+    /// Takes in integer keys; others leave no range, only their number and size.
     pub(crate) fn add(&mut self, values: &KeyValues<'_>) {
         self.num_keys += num_values(values);
+        self.num_bytes += match values {
+            KeyValues::Ints(_) => 0,
+            // What cannot be told makes room while it comes.
+            KeyValues::Bytes(array) => array.to_data().get_slice_memory_size().unwrap_or(0),
+            KeyValues::Rows(rows) => rows.size(),
+        };
         if let KeyValues::Ints(keys) = values {
             let bounds = |keys: &[i64]| {
                 let (min, max) = (i64::MAX, i64::MIN);
@@ -98,7 +119,7 @@ impl Index {
             }
             (LayoutKind::Hash, _) => Self::Hash(HashIndex::new(range.num_keys)),
             (LayoutKind::Bytes | LayoutKind::Row, _) => {
-                Self::Bytes(BytesIndex::new(range.num_keys))
+                Self::Bytes(BytesIndex::new(range.num_keys, range.num_bytes))
             }
         };
         (index, layout)

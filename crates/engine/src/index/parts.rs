@@ -338,7 +338,7 @@ mod tests {
         };
         for seed in 0..4 {
             let (expected, map) = model(seed);
-            let mut index = BytesIndex::new(map.len());
+            let mut index = BytesIndex::new(map.len(), 0);
             let mut replaced = Vec::new();
             for row in 0..NUM_ROWS {
                 let text = text(key(row, seed));

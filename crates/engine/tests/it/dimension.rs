@@ -10,7 +10,8 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, UnionFields, UnionMode};
 use darner_engine::{
-    Dimension, DimensionBuilder, Encoding, ErrorKind, JoinSpec, LayoutKind, Scratch, StarJoin,
+    Dimension, DimensionBuilder, Encoding, ErrorKind, JoinSpec, LayoutKind, Matches, Scratch,
+    StarJoin,
 };
 
 fn ids(values: &[i64]) -> ArrayRef {
@@ -90,6 +91,51 @@ fn dead_rows_cannot_be_seen() {
     let names: Vec<_> = found.batch.column(0).as_string::<i32>().iter().collect();
     assert_eq!(names, [Some("g"), None, None, Some("d"), Some("g")]);
     assert!(dimension.index_bytes() > 0 && dimension.memory_bytes() > dimension.index_bytes());
+}
+
+/// Batches that share a dictionary are probed through what is remembered of it.
+#[test]
+fn a_remembered_dictionary_finds_what_plain_keys_find() {
+    let built = |from: i64| {
+        let names = (from..from + 600).map(|i| Some(format!("a key, number {i}")));
+        let names: StringArray = names.collect();
+        let rows = RecordBatch::try_from_iter([("name", Arc::new(names) as ArrayRef)]).unwrap();
+        let mut builder = DimensionBuilder::new("d", rows.schema(), &["name".to_owned()]).unwrap();
+        builder.upsert(rows).unwrap();
+        builder.finish().unwrap()
+    };
+    let dimensions = [built(0), built(300)];
+    let values = |from: i64| -> ArrayRef {
+        let values =
+            (from..from + 1_000).map(|i| (i % 10 != 0).then(|| format!("a key, number {i}")));
+        Arc::new(values.collect::<StringArray>())
+    };
+    let dictionaries = [values(0), values(200)];
+    let mut matches = Matches::default();
+    let mut fresh = Matches::default();
+    for round in 0..60 {
+        // For some rounds the same dimension and dictionary, then another.
+        let dimension = &dimensions[round / 20 % 2];
+        let values = &dictionaries[round / 10 % 2];
+        let keys = (0..300).map(|row| {
+            let key = i32::try_from((row * 7 + round * 31) % 1_000).unwrap();
+            (row % 13 != 0).then_some(key)
+        });
+        let keys: Int32Array = keys.collect();
+        let dictionary = DictionaryArray::new(keys, Arc::clone(values));
+        let plain = arrow_cast::cast(&dictionary, &DataType::Utf8).unwrap();
+        dimension
+            .probe(&[Arc::new(dictionary)], &mut matches)
+            .unwrap();
+        dimension.probe(&[plain], &mut fresh).unwrap();
+        assert_eq!(matches.build_idx(), fresh.build_idx(), "round={round}");
+        assert_eq!(
+            matches.num_null_keys(),
+            fresh.num_null_keys(),
+            "round={round}"
+        );
+        assert!(matches.num_matched() > 0, "round={round}");
+    }
 }
 
 /// Keys as arrays and as plain values find the same rows.
