@@ -102,22 +102,26 @@ fn probes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("probe");
     group.throughput(Throughput::Elements(FACT_ROWS as u64));
     for case in cases() {
-        group.bench_function(case.to_string(), |bencher| {
+        let data = LazyCell::new(|| {
             let built = built(case);
             let facts = facts(case, FACT_ROWS, SEED);
             let num_keys = built.key_fields().len();
             let keys = |batch: &RecordBatch| batch.columns()[..num_keys].to_vec();
             let keys: Vec<Vec<ArrayRef>> = facts.batches.iter().map(keys).collect();
-            let mut matches = Matches::default();
+            (built, keys, facts.num_matched)
+        });
+        let mut matches = Matches::default();
+        group.bench_function(case.to_string(), |bencher| {
+            let (built, keys, expected) = &*data;
             bencher.iter(|| {
                 let mut num_matched = 0;
-                for keys in &keys {
+                for keys in keys {
                     built
                         .probe(black_box(keys), &mut matches)
                         .expect("keys that compare");
                     num_matched += matches.num_matched() as u64;
                 }
-                assert_eq!(num_matched, facts.num_matched);
+                assert_eq!(num_matched, *expected);
             });
         });
     }
@@ -356,15 +360,19 @@ fn memory(criterion: &mut Criterion) {
     const LINE_BYTES: usize = 64;
     println!("machine: {}", machine());
     let mut group = criterion.benchmark_group("memory");
-    let mut random = Random::new(7);
     for mib in [1, 4, 32, 64, 400] {
         group.throughput(Throughput::Elements(FACT_ROWS as u64));
-        group.bench_function(format!("random loads from {mib} MiB"), |bencher| {
+        let data = LazyCell::new(|| {
             let bytes = vec![1_u8; mib << 20];
             let num_lines = bytes.len() / LINE_BYTES;
-            let places: Vec<usize> = (0..FACT_ROWS)
-                .map(|_| usize::try_from(random.below(num_lines as u64)).unwrap_or(0) * LINE_BYTES)
-                .collect();
+            let mut random = Random::new(SEED);
+            let mut place = || usize::try_from(random.below(num_lines as u64)).unwrap_or(0);
+            let places = (0..FACT_ROWS).map(|_| place() * LINE_BYTES);
+            let places: Vec<usize> = places.collect();
+            (bytes, places)
+        });
+        group.bench_function(format!("random loads from {mib} MiB"), |bencher| {
+            let (bytes, places) = &*data;
             bencher.iter(|| {
                 let found: usize = places.iter().map(|&place| usize::from(bytes[place])).sum();
                 assert_eq!(found, FACT_ROWS);

@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,11 +32,17 @@ CASES = {
     "utf8 100K": ("utf8", 100_000),
     "utf8 1M": ("utf8", 1_000_000),
     "int64 + utf8 100K": ("composite", 100_000),
+    "star of five, 1K to 1M": ("star", 1_000_000),
 }
+STAR_ROWS = [1_000, 10_000, 100_000, 300_000, 1_000_000]
+# From file to file: name, and the extension of the files.
+FILE_CASES = {"IPC to IPC": "arrow", "Parquet to Parquet": "parquet"}
+FILE_ROWS = 1_000_000
 COUNTED = """\
 What is counted: a left join of all fact rows that adds three columns (name, group, weight), with the
 whole result kept in memory; median of {rounds} rounds after a warm-up, the engines taking turns
-in a new order each round, half a second apart.
+in a new order each round, half a second apart. In its turn an engine runs twice, and the second run
+counts: so no engine waits for memory that another has just given back to the system.
 
 - The numbers are million fact rows per second. In brackets: that number by the best peer's.
 - Darner's dimension is built before and kept. Its build time is the last column. Views of its strings
@@ -45,6 +52,19 @@ in a new order each round, half a second apart.
   streaming engine. The better way is taken, and named under the table.
 - DuckDB need not keep the order of rows (`preserve_insertion_order=false`).
 - Rows, matches and the sum of `weight` of every run are checked against those that made the data.
+"""
+
+COUNTED_FILES = """\
+What is counted: whole processes, from start to end, that join facts with {rows:,} rows (int64 keys, dense) and
+write all columns to a file; median of {rounds} rounds after a warm-up, the engines taking turns. The page
+cache is warm.
+
+- The numbers are million fact rows per second. In brackets: that number by the best peer's.
+- Darner is its command line. Its dimension is in its store already; the last column says what loading it
+  took, once. The peers are Python scripts (`files.py`), and read the dimension's file each time.
+- Darner's output is on disk (synced) when it ends. The others leave theirs in the page cache.
+- IPC is not compressed. Parquet is compressed with Zstandard, level 1.
+- Rows, matches and the sum of `weight` of every output are checked.
 """
 
 
@@ -57,11 +77,13 @@ def arguments():
     parser.add_argument("--cases", default="", help="only cases with this in their name")
     parser.add_argument("--dir", type=Path, help="where the data goes (default: temporary)")
     parser.add_argument("--program", type=Path, help="the built example `compare`")
+    parser.add_argument("--darner", type=Path, help="the built command line, for file to file")
     parser.add_argument("--output", type=Path, help="write the report here, as Markdown")
     parser.add_argument("--chart", type=Path, help="write a bar chart here, as SVG")
     options = parser.parse_args()
-    if not any(options.cases in name for name in CASES):
-        parser.error(f"no case has {options.cases!r} in its name: {', '.join(CASES)}")
+    known = [*CASES, *FILE_CASES]
+    if not any(options.cases in name for name in known):
+        parser.error(f"no case has {options.cases!r} in its name: {', '.join(known)}")
     if min(options.facts, options.threads, options.rounds) < 1:
         parser.error("--facts, --threads and --rounds are at least 1")
     if not 0 < options.match <= 1:
@@ -80,6 +102,7 @@ import numpy as np  # noqa: E402
 import polars as pl  # noqa: E402
 import pyarrow as pa  # noqa: E402
 import pyarrow.compute as pc  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
 
 pa.set_cpu_count(OPTIONS.threads)
 
@@ -109,22 +132,40 @@ def key_columns(rng, kind, count):
     return {"key": pa.array(ids % 1000), "code": codes.take(pa.array(ids // 1000))}
 
 
-def data(kind, count, options):
-    """The dimension, the facts and the answer."""
-    rng = np.random.default_rng(SEED)
-    # Keys past `count` are those that the dimension has not.
-    keys = key_columns(rng, kind, count if options.match == 1 else 2 * count)
+def dimension(rng, keys, count):
+    """Keys, two strings and a float."""
     ids = pa.array(np.arange(count)).cast(pa.string())
     groups = pa.array(np.arange(count) % 97).cast(pa.string())
-    weight = rng.uniform(1, 100, count)
-    dim = pa.table(
-        {name: column.slice(0, count) for name, column in keys.items()}
-        | {
-            "name": pc.binary_join_element_wise("name of ", ids, ""),
-            "group": pc.binary_join_element_wise("g", groups, ""),
-            "weight": weight,
-        }
-    )
+    columns = {
+        "name": pc.binary_join_element_wise("name of ", ids, ""),
+        "group": pc.binary_join_element_wise("g", groups, ""),
+        "weight": rng.uniform(1, 100, count),
+    }
+    return pa.table(keys | columns).combine_chunks()
+
+
+class Join:
+    """A dimension, the columns that facts and it are joined on, and how its columns are called."""
+
+    def __init__(self, table, on, names):
+        self.table, self.on, self.names = table, on, names
+
+    def columns(self, source):
+        """What is selected of it."""
+        return [f'{source}."{column}" AS "{name}"' for column, name in self.names.items()]
+
+
+NAMES = {"name": "name", "group": "group", "weight": "weight"}
+
+
+def data(kind, count, options):
+    """The joins, the facts and the answer."""
+    rng = np.random.default_rng(SEED)
+    if kind == "star":
+        return star(rng, options)
+    # Keys past `count` are those that the dimension has not.
+    keys = key_columns(rng, kind, count if options.match == 1 else 2 * count)
+    table = dimension(rng, {name: column.slice(0, count) for name, column in keys.items()}, count)
 
     picked = rng.integers(0, count, options.facts)
     is_match = np.ones(options.facts, bool)
@@ -138,8 +179,39 @@ def data(kind, count, options):
             "amount": rng.uniform(0, 1000, options.facts),
         }
     )
+    weight = table.column("weight").to_numpy()
     answer = (options.facts, int(is_match.sum()), float(weight[picked[is_match]].sum()))
-    return dim.combine_chunks(), facts.combine_chunks(), answer
+    return [Join(table, {name: name for name in keys}, NAMES)], facts.combine_chunks(), answer
+
+
+def star(rng, options):
+    """Five dimensions, of each a string and a float; `weight` is that of the last."""
+    joins, columns = [], {}
+    for place, count in enumerate(STAR_ROWS):
+        table = dimension(rng, {"key": pa.array(np.arange(count))}, count)
+        columns[f"key{place}"] = rng.integers(0, count, options.facts)
+        last = place == len(STAR_ROWS) - 1
+        names = {"name": f"name{place}", "weight": "weight" if last else f"weight{place}"}
+        joins.append(Join(table.drop(["group"]), {f"key{place}": "key"}, names))
+    weight = joins[-1].table.column("weight").to_numpy()
+    total = float(weight[columns[f"key{place}"]].sum())
+    return joins, pa.table(columns), (options.facts, options.facts, total)
+
+
+def select(joins):
+    """The join in SQL, of tables `f`, `d0`, `d1` and so on."""
+    columns = ["f.*"]
+    clauses = []
+    for place, join in enumerate(joins):
+        columns += join.columns(f"d{place}")
+        on = (f'f."{fact}" = d{place}."{key}"' for fact, key in join.on.items())
+        clauses.append(f"LEFT JOIN d{place} ON {' AND '.join(on)}")
+    return f"SELECT {', '.join(columns)} FROM f {' '.join(clauses)}"
+
+
+def renamed(join):
+    """A dimension with its columns under the names that they come out with."""
+    return join.table.rename_columns([join.names.get(name, name) for name in join.table.column_names])
 
 
 def write(table, path):
@@ -162,6 +234,8 @@ def timed(run, answer):
 
 def answer_arrow(table):
     weight = table.column("weight")
+    if pa.types.is_dictionary(weight.type):
+        weight = weight.cast(weight.type.value_type)
     return len(table), len(weight) - weight.null_count, pc.sum(weight).as_py()
 
 
@@ -172,16 +246,16 @@ def answer_polars(frame):
 
 
 class DuckDB:
-    def __init__(self, dim, facts, on, options):
+    def __init__(self, joins, facts, options):
         self.con = duckdb.connect()
         self.run(f"SET threads = {options.threads}")
         self.run("SET preserve_insertion_order = false")
-        for name, table in (("d", dim), ("f", facts)):
+        tables = [(f"d{place}", join.table) for place, join in enumerate(joins)]
+        for name, table in [*tables, ("f", facts)]:
             self.con.register("given", table)
             self.run(f"CREATE TABLE {name} AS SELECT * FROM given")
             self.con.unregister("given")
-        using = ", ".join(f'"{name}"' for name in on)
-        self.query = f'SELECT f.*, d.name, d."group", d.weight FROM f LEFT JOIN d USING ({using})'
+        self.query = select(joins)
 
     def run(self, sql):
         # Fetched, because a statement may go on behind `execute`.
@@ -204,28 +278,35 @@ class DuckDB:
         return {"table": self.table, "Arrow": timed(arrow, answer_arrow)}
 
 
-def polars_ways(dim, facts, on):
-    dim, facts = pl.from_arrow(dim), pl.from_arrow(facts)
+def polars_ways(joins, facts):
+    facts = pl.from_arrow(facts)
+    given = [(pl.from_arrow(renamed(join)), list(join.on), list(join.on.values())) for join in joins]
 
     def eager():
-        return facts.join(dim, on=on, how="left")
+        result = facts
+        for dim, left, right in given:
+            result = result.join(dim, left_on=left, right_on=right, how="left")
+        return result
 
     def streaming():
-        return facts.lazy().join(dim.lazy(), on=on, how="left").collect(engine="streaming")
+        result = facts.lazy()
+        for dim, left, right in given:
+            result = result.join(dim.lazy(), left_on=left, right_on=right, how="left")
+        return result.collect(engine="streaming")
 
     return {"eager": timed(eager, answer_polars), "streaming": timed(streaming, answer_polars)}
 
 
-def datafusion_ways(dim, facts, on, options):
+def datafusion_ways(joins, facts, options):
     ctx = datafusion.SessionContext(
         datafusion.SessionConfig().with_target_partitions(options.threads)
     )
-    for name, table in (("d", dim), ("f", facts)):
+    tables = [(f"d{place}", join.table) for place, join in enumerate(joins)]
+    for name, table in [*tables, ("f", facts)]:
         batches = table.to_batches(max_chunksize=64 * 1024)
         parts = [batches[part :: options.threads] for part in range(options.threads)]
         ctx.register_record_batches(name, [part for part in parts if part])
-    using = ", ".join(f'"{name}"' for name in on)
-    query = f'SELECT f.*, d.name, d."group", d.weight FROM f LEFT JOIN d USING ({using})'
+    query = select(joins)
 
     def run():
         return ctx.sql(query).collect()
@@ -233,17 +314,28 @@ def datafusion_ways(dim, facts, on, options):
     return {"SQL": timed(run, lambda batches: answer_arrow(pa.Table.from_batches(batches)))}
 
 
-def pyarrow_ways(dim, facts, on):
+def pyarrow_ways(joins, facts):
+    given = [(renamed(join), list(join.on), list(join.on.values())) for join in joins]
+
     def run():
-        return facts.join(dim, keys=on, join_type="left outer", use_threads=True)
+        result = facts
+        for dim, left, right in given:
+            result = result.join(
+                dim, keys=left, right_keys=right, join_type="left outer", use_threads=True
+            )
+        return result
 
     return {"Table.join": timed(run, answer_arrow)}
 
 
 class Darner:
-    def __init__(self, program, dim, facts, on, options):
-        spec = f"d on {', '.join(on)}"
-        command = [program, dim, facts, spec, "--threads", str(options.threads)]
+    def __init__(self, program, facts, joins, files, options):
+        command = [program, facts]
+        for place, (join, path) in enumerate(zip(joins, files)):
+            on = ", ".join(f"{fact} = {key}" for fact, key in join.on.items())
+            columns = ", ".join(f"{column} as {name}" for column, name in join.names.items())
+            command += [path, f"d as d{place} on {on} select {columns}"]
+        command += ["--threads", str(options.threads)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -279,21 +371,21 @@ def check(engine, got, expected):
 def measure(name, program, directory, options):
     """Seconds per engine and way, the seconds of builds, and what Darner says of its index."""
     kind, count = CASES[name]
-    dim, facts, expected = data(kind, count, options)
-    on = ["key", "code"] if kind == "composite" else ["key"]
-    files = [directory / "dim.arrow", directory / "facts.arrow"]
-    for table, path in zip((dim, facts), files):
-        write(table, path)
-    darner = Darner(program, *files, on, options)
+    joins, facts, expected = data(kind, count, options)
+    files = [directory / f"dim{place}.arrow" for place in range(len(joins))]
+    for join, path in zip(joins, files):
+        write(join.table, path)
+    write(facts, directory / "facts.arrow")
+    darner = Darner(program, directory / "facts.arrow", joins, files, options)
     ways = {
         (f"Darner {encoding}", ""): lambda encoding=encoding: darner.join(encoding)
         for encoding in ENCODINGS
     }
     peers = {
-        "DuckDB": DuckDB(dim, facts, on, options).ways(),
-        "Polars": polars_ways(dim, facts, on),
-        "DataFusion": datafusion_ways(dim, facts, on, options),
-        "pyarrow": pyarrow_ways(dim, facts, on),
+        "DuckDB": DuckDB(joins, facts, options).ways(),
+        "Polars": polars_ways(joins, facts),
+        "DataFusion": datafusion_ways(joins, facts, options),
+        "pyarrow": pyarrow_ways(joins, facts),
     }
     ways |= {(peer, way): run for peer in PEERS for way, run in peers[peer].items()}
     seconds = {key: [] for key in ways}
@@ -301,23 +393,89 @@ def measure(name, program, directory, options):
     order = np.random.default_rng(SEED)
     for number in range(options.rounds + 1):
         print(f"{name}: round {number} of {options.rounds}", file=sys.stderr)
-        # A new order each time: who comes after a run of its own kind finds memory at hand.
+        # A new order each time: nobody always comes after the same.
         for key in order.permutation(list(ways)).tolist():
             key = tuple(key)
             gc.collect()
             # Threads of the engine before may still give memory back.
             time.sleep(REST_SECONDS)
-            took, got = ways[key]()
-            check(" ".join(key), got, expected)
+            # Twice: only then does it find the memory at hand that it gave back after the first.
+            for _ in range(2):
+                took, got = ways[key]()
+                check(" ".join(key), got, expected)
             if number > 0:
                 seconds[key].append(took)
         took = darner.ask("build")["ns"] / 1e9
         if number > 0:
             builds.append(took)
     darner.close()
-    for path in files:
+    for path in [*files, directory / "facts.arrow"]:
         path.unlink()
     return seconds, builds, darner.built
+
+
+# From file to file
+
+
+def write_as(form, table, path):
+    if form == "parquet":
+        pq.write_table(table, path, compression="zstd", compression_level=1)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=64 * 1024)
+
+
+def answer_file(form, path):
+    if form == "parquet":
+        return answer_arrow(pq.read_table(path, columns=["weight"]))
+    with pa.memory_map(str(path)) as source:
+        return answer_arrow(pa.ipc.open_file(source).read_all().select(["weight"]))
+
+
+def measure_files(name, darner, directory, options):
+    """Seconds per engine, each a process from start to end, and the seconds to load Darner's dimension."""
+    form = FILE_CASES[name]
+    [join], facts, expected = data("dense", FILE_ROWS, options)
+    dim, fact, store = (directory / file for file in (f"dim.{form}", f"facts.{form}", "store"))
+    write_as(form, join.table, dim)
+    write_as(form, facts, fact)
+    del join, facts
+    base = [darner, "--quiet", "--threads", str(options.threads), "--store", store]
+
+    def run(command):
+        start = time.perf_counter()
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{command[0]} failed: {done.stderr}")
+        return time.perf_counter() - start
+
+    load = run([*base, "load", "d", dim, "--key", "key"])
+    out = directory / f"out.{form}"
+    script = Path(__file__).resolve().parent / "files.py"
+    commands = {
+        peer: [sys.executable, script, peer, form, dim, fact, out, options.threads]
+        for peer in PEERS
+    }
+    for encoding in ENCODINGS:
+        command = ["enrich", fact, "--with", "d on key", "--encoding", encoding, "-o", out]
+        commands[f"Darner {encoding}"] = [*base, *command]
+    seconds = {engine: [] for engine in commands}
+    order = np.random.default_rng(SEED)
+    for number in range(options.rounds + 1):
+        print(f"{name}: round {number} of {options.rounds}", file=sys.stderr)
+        for engine in order.permutation(list(commands)).tolist():
+            out.unlink(missing_ok=True)
+            # What others have written is on its way to the disk.
+            os.sync()
+            took = run(commands[engine])
+            check(engine, answer_file(form, out), expected)
+            if number > 0:
+                seconds[engine].append(took)
+    for path in (dim, fact, out):
+        path.unlink()
+    shutil.rmtree(store)
+    rates = {engine: options.facts / statistics.median(times) / 1e6 for engine, times in seconds.items()}
+    return {"name": name, "rates": rates, "load_ms": load * 1e3}
 
 
 # The report
@@ -367,8 +525,8 @@ def number(rate):
     return f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}"
 
 
-def table(results):
-    heads = ["case", *PEERS, *(f"Darner {encoding}" for encoding in ENCODINGS), "Darner build"]
+def table(results, last, milliseconds):
+    heads = ["case", *PEERS, *(f"Darner {encoding}" for encoding in ENCODINGS), last]
     lines = [" | ".join(heads), " | ".join(["---"] + ["--:"] * (len(heads) - 1))]
     for result in results:
         rates = result["rates"]
@@ -380,12 +538,12 @@ def table(results):
         for encoding in ENCODINGS:
             rate = rates[f"Darner {encoding}"]
             cells.append(f"{number(rate)} ({rate / best:.1f}×)")
-        cells.append(f"{result['build_ms']:.2f} ms")
+        cells.append(f"{result[milliseconds]:.2f} ms")
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def report(results, options):
+def report(results, files, options):
     notes = []
     for result in results:
         ways = ", ".join(f"{peer} {result['ways'][peer]}" for peer in ("DuckDB", "Polars"))
@@ -394,21 +552,38 @@ def report(results, options):
         )
     return "\n".join(
         [
-            "# Joins in memory, side by side",
+            "# Joins, side by side",
             "",
             f"Machine: {machine()}. Threads: {options.threads}.",
             f"Versions: {versions()}.",
             f"Facts: {options.facts:,} rows, {options.match:.0%} with a match.",
             "",
-            COUNTED.format(rounds=options.rounds),
-            table(results),
-            "",
-            "The way taken, and Darner's index:",
-            "",
-            *notes,
-            "",
+            *(memory_part(results, notes, options) if results else []),
+            *(files_part(files, options) if files else []),
         ]
     )
+
+
+def memory_part(results, notes, options):
+    return [
+        COUNTED.format(rounds=options.rounds),
+        table(results, "Darner build", "build_ms"),
+        "",
+        "The way taken, and Darner's index:",
+        "",
+        *notes,
+        "",
+    ]
+
+
+def files_part(results, options):
+    return [
+        "## From file to file",
+        "",
+        COUNTED_FILES.format(rounds=options.rounds, rows=FILE_ROWS),
+        table(results, "Darner load", "load_ms"),
+        "",
+    ]
 
 
 def chart(results, options):
@@ -441,33 +616,38 @@ def chart(results, options):
     return "\n".join([*parts, "</svg>", ""])
 
 
-def find_program():
+def find_program(*names):
     root = Path(__file__).resolve().parents[2]
     command = ["cargo", "metadata", "--format-version", "1", "--no-deps", "--offline"]
     found = json.loads(subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE).stdout)
-    return Path(found["target_directory"]) / "release" / "examples" / "compare"
+    program = Path(found["target_directory"], "release", *names)
+    if not program.exists():
+        sys.exit(f"not built: {program} (see README.md)")
+    return program
 
 
 def main():
     options = OPTIONS
-    program = options.program or find_program()
-    if not program.exists():
-        sys.exit(f"not built: {program} (see README.md)")
     if options.dir:
         options.dir.mkdir(parents=True, exist_ok=True)
-    results = []
+    results, files = [], []
     with tempfile.TemporaryDirectory(dir=options.dir) as directory:
         for name in CASES:
             if options.cases in name:
+                program = options.program or find_program("examples", "compare")
                 measured = measure(name, program, Path(directory), options)
                 results.append(summary(name, *measured, options))
                 gc.collect()
-    text = report(results, options)
+        for name in FILE_CASES:
+            if options.cases in name:
+                darner = options.darner or find_program("darner")
+                files.append(measure_files(name, darner, Path(directory), options))
+    text = report(results, files, options)
     print(text)
     if options.output:
         options.output.write_text(text)
     if options.chart:
-        options.chart.write_text(chart(results, options))
+        options.chart.write_text(chart(results + files, options))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,17 @@
-//! The join in memory, driven line by line over stdin by `compare.py`, which times other engines
+//! Joins in memory, driven line by line over stdin by `compare.py`, which times other engines
 //! beside it.
 //!
-//! `compare DIM.arrow FACTS.arrow JOIN [--threads N]` prints one line of JSON about the dimension.
-//! Then, for each line on stdin: `view`, `plain` and `dictionary` join all facts, `build` builds
-//! the dimension anew; each prints one line of JSON.
+//! `compare FACTS.arrow DIM.arrow JOIN [DIM.arrow JOIN]... [--threads N]` prints one line of JSON about
+//! the dimensions. Then, for each line on stdin: `view`, `plain` and `dictionary` join all facts,
+//! `build` builds the dimensions anew; each prints one line of JSON.
 #![expect(clippy::print_stdout, reason = "the answers are read from stdout")]
 
 use std::{error::Error, fs::File, io::BufReader, sync::Arc, time::Instant};
 
-use arrow_array::{
-    Array, ArrayRef, RecordBatch,
-    cast::{AsArray, as_primitive_array},
-    types::Float64Type,
-};
+use arrow_array::RecordBatch;
 use arrow_ipc::reader::FileReader;
 use arrow_schema::SchemaRef;
-use darner_benches::BATCH_ROWS;
+use darner_benches::{BATCH_ROWS, sum};
 use darner_engine::{
     Collect, Dimension, DimensionBuilder, Encoding, JoinSpec, Joined, Scratch, StarJoin,
 };
@@ -23,6 +19,8 @@ use rayon::prelude::*;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const USAGE: &str = "usage: compare FACTS.arrow DIM.arrow JOIN [DIM.arrow JOIN]... [--threads N]";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -61,39 +59,21 @@ fn build(rows: &Rows, keys: &[String]) -> Result<Dimension> {
 /// Joins all facts and keeps all that comes out, as the other engines must.
 fn join(
     facts: &Rows,
-    spec: &JoinSpec,
-    dimension: &Arc<Dimension>,
+    joins: &[(JoinSpec, Arc<Dimension>)],
     encoding: Encoding,
 ) -> Result<Vec<Joined>> {
-    let joins = vec![(spec.clone(), Arc::clone(dimension))];
-    let join = StarJoin::new(&facts.schema, None, joins, encoding)?.with_collect(Collect {
-        missing_keys: false,
-        missed_rows: false,
-        times: false,
-    });
+    let join =
+        StarJoin::new(&facts.schema, None, joins.to_vec(), encoding)?.with_collect(Collect {
+            missing_keys: false,
+            missed_rows: false,
+            times: false,
+        });
     let joined: std::result::Result<_, _> = facts
         .batches
         .par_iter()
         .map_init(Scratch::default, |scratch, batch| join.join(batch, scratch))
         .collect();
     Ok(joined?)
-}
-
-/// The sum of a float column's values that are not null, as plain floats or as a dictionary.
-fn sum(column: &ArrayRef) -> f64 {
-    if let Some(dictionary) = column.as_any_dictionary_opt() {
-        let values = as_primitive_array::<Float64Type>(dictionary.values());
-        let keys = dictionary.normalized_keys();
-        let rows = keys.iter().enumerate();
-        rows.filter(|&(row, &key)| dictionary.is_valid(row) && values.is_valid(key))
-            .map(|(_, &key)| values.value(key))
-            .sum()
-    } else {
-        as_primitive_array::<Float64Type>(column)
-            .iter()
-            .flatten()
-            .sum()
-    }
 }
 
 fn answer(joined: &[Joined], ns: u128) -> Result<String> {
@@ -103,7 +83,8 @@ fn answer(joined: &[Joined], ns: u128) -> Result<String> {
     } in joined
     {
         rows += batch.num_rows();
-        matched += counters[0].num_matched;
+        // Of the last join, which has `weight`.
+        matched += counters.last().ok_or("no join")?.num_matched;
         total += sum(batch.column_by_name("weight").ok_or("no column `weight`")?);
     }
     Ok(format!(
@@ -122,30 +103,44 @@ fn main() -> Result<()> {
             paths.push(arg);
         }
     }
-    let [dim, facts, spec] = paths.as_slice() else {
-        return Err("usage: compare DIM.arrow FACTS.arrow JOIN [--threads N]".into());
+    let Some((facts, joins)) = paths.split_first() else {
+        return Err(USAGE.into());
     };
-    let spec = JoinSpec::parse(spec)?;
-    let keys: Vec<String> = spec
-        .on
-        .iter()
-        .map(|on| on.key.as_ref().unwrap_or(&on.fact).clone())
-        .collect();
-    let rows = read(dim)?;
+    let mut sources = Vec::new();
+    for pair in joins.chunks(2) {
+        let [path, spec] = pair else {
+            return Err(USAGE.into());
+        };
+        let spec = JoinSpec::parse(spec)?;
+        let keys = spec.on.iter();
+        let keys = keys.map(|on| on.key.as_ref().unwrap_or(&on.fact).clone());
+        let keys: Vec<String> = keys.collect();
+        sources.push((read(path)?, keys, spec));
+    }
     let mut facts = read(facts)?;
     facts.batches = slice(&facts.batches);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(num_threads)
         .build()?;
+    let build_all = || -> std::result::Result<Vec<_>, String> {
+        let joins = sources.iter().map(|(rows, keys, spec)| {
+            let built = build(rows, keys).map_err(|error| error.to_string())?;
+            Ok((spec.clone(), Arc::new(built)))
+        });
+        joins.collect()
+    };
 
     let start = Instant::now();
-    let dimension = Arc::new(build(&rows, &keys)?);
+    let joins = pool.install(build_all)?;
     let ns = start.elapsed().as_nanos();
+    let (_, last) = joins.last().ok_or(USAGE)?;
     println!(
-        r#"{{"build_ns":{ns},"rows":{},"layout":"{}","index_bytes":{}}}"#,
-        dimension.num_rows(),
-        dimension.layout().to_string().escape_default(),
-        dimension.index_bytes()
+        r#"{{"build_ns":{ns},"layout":"{}","index_bytes":{}}}"#,
+        last.layout().to_string().escape_default(),
+        joins
+            .iter()
+            .map(|(_, built)| built.index_bytes())
+            .sum::<usize>()
     );
 
     for line in std::io::stdin().lines() {
@@ -155,18 +150,17 @@ fn main() -> Result<()> {
             "dictionary" => Encoding::Dictionary,
             "build" => {
                 let start = Instant::now();
-                let built = build(&rows, &keys)?;
+                let built = pool.install(build_all)?;
                 let ns = start.elapsed().as_nanos();
-                println!(r#"{{"ns":{ns},"rows":{}}}"#, built.num_rows());
+                println!(r#"{{"ns":{ns},"dimensions":{}}}"#, built.len());
                 continue;
             }
             other => return Err(format!("not a command: {other}").into()),
         };
         // The plan is timed too: the others plan each query.
         let start = Instant::now();
-        let joined = pool.install(|| {
-            join(&facts, &spec, &dimension, encoding).map_err(|error| error.to_string())
-        })?;
+        let joined =
+            pool.install(|| join(&facts, &joins, encoding).map_err(|error| error.to_string()))?;
         let ns = start.elapsed().as_nanos();
         println!("{}", answer(&joined, ns)?);
     }
