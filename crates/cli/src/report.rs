@@ -30,6 +30,9 @@ pub(crate) struct Times {
     pub(crate) decode: f64,
     pub(crate) join: f64,
     pub(crate) write: f64,
+    /// To end the output and bring it to disk. A report that is written before does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) finish: Option<f64>,
     pub(crate) rows_read: u64,
     pub(crate) rows_written: u64,
     pub(crate) pieces: u64,
@@ -69,6 +72,7 @@ impl Times {
             decode: profile.decode.as_secs_f64(),
             join: profile.join.as_secs_f64(),
             write: profile.write.as_secs_f64(),
+            finish: None,
             rows_read: report.num_rows_in,
             rows_written: report.num_rows_out,
             pieces: profile.num_pieces,
@@ -97,9 +101,11 @@ impl Times {
             ));
         }
         rows.push(("write".to_owned(), self.write, self.rows_written));
+        let finish = self.finish.unwrap_or(0.0);
+        rows.push(("finish".to_owned(), finish, self.rows_written));
         rows.push((
             "in all".to_owned(),
-            self.load_dimensions + self.run,
+            self.load_dimensions + self.run + finish,
             self.rows_read,
         ));
         let width = rows.iter().map(|row| row.0.chars().count()).max();

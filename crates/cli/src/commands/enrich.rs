@@ -177,7 +177,11 @@ pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<D
         write_file(path, format!("{}\n", report.to_json()?).as_bytes())?;
     }
     report.check_miss_rate(plan.max_miss_rate, &plan.output)?;
+    let finishing = Instant::now();
     let written = output.finish().map_err(failed)?;
+    if let Some(times) = &mut report.profile {
+        times.finish = Some(finishing.elapsed().as_secs_f64());
+    }
     Ok(Done {
         report,
         written,
@@ -231,6 +235,7 @@ fn prepare(store: &Store, plan: &Plan) -> Result<Prepared> {
 
 /// Prints what would be done.
 fn explain(context: &Context, store: &Store, plan: &Plan, output: Option<&Path>) -> Result<()> {
+    check_outputs(&context.store_dir, &plan.inputs, output.as_slice())?;
     let Prepared {
         source, enrichment, ..
     } = prepare(store, plan)?;

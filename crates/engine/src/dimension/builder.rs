@@ -181,7 +181,7 @@ impl DimensionBuilder {
         self.num_rows
     }
 
-    /// Builds the dimension.
+    /// Builds the dimension, on the current rayon pool: hold no lock that its tasks want.
     ///
     /// # Errors
     /// [`ErrorKind::Resource`] if nested columns or dictionaries pass what their offsets hold, or a

@@ -31,7 +31,7 @@ pub(super) struct WholePack {
 /// Numbers, strings and bytes become one by themselves: `dimension.get("JFK")`, `dimension.contains(7)`.
 #[derive(Clone, Copy, Debug)]
 pub enum Key<'a> {
-    /// For a key of one column of integers, dates, times, booleans or decimals of up to 64 bits: the number that the
+    /// For a key of one column of integers, dates, times, booleans, or decimals of 32 or 64 bits: the number that the
     /// column stores. For dates of 32 bits that is days, for times ticks of the column's unit, for decimals the digits
     /// without the point.
     Int(i64),
@@ -64,6 +64,18 @@ impl<'a> From<&'a str> for Key<'a> {
 impl<'a> From<&'a [u8]> for Key<'a> {
     fn from(value: &'a [u8]) -> Self {
         Self::Bytes(value)
+    }
+}
+
+impl<'a> From<&'a String> for Key<'a> {
+    fn from(value: &'a String) -> Self {
+        Self::Bytes(value.as_bytes())
+    }
+}
+
+impl<'a> From<&'a Vec<ArrayRef>> for Key<'a> {
+    fn from(value: &'a Vec<ArrayRef>) -> Self {
+        Self::Arrays(value)
     }
 }
 
@@ -168,8 +180,8 @@ impl Dimension {
         };
         let row = match key {
             Key::Arrays(arrays) => return self.find_arrays(arrays),
-            Key::Int(value) if self.form.is_int() => number(value.into()),
-            Key::UInt(value) if self.form.is_int() => number(value.into()),
+            Key::Int(value) if self.form.is_number() => number(value.into()),
+            Key::UInt(value) if self.form.is_number() => number(value.into()),
             Key::Bytes(bytes) if self.form.is_bytes() => self.index.find_bytes(bytes),
             Key::Int(_) | Key::UInt(_) => return Err(self.other_key("a number")),
             Key::Bytes(_) => return Err(self.other_key("a string or bytes")),

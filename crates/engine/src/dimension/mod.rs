@@ -244,10 +244,11 @@ impl Dimension {
     ) -> Result<()> {
         let dictionary = column.as_any_dictionary();
         let known = seen.as_mut().and_then(|seen| seen.rows.take());
+        let values = plain_column(dictionary.values())?;
         let rows = if let Some(rows) = known {
+            plan.check(&[values])?;
             rows
         } else {
-            let values = plain_column(dictionary.values())?;
             let mut rows = Vec::with_capacity(values.len());
             self.probe_plain(plan, &[values], scratch, &mut rows)?;
             rows

@@ -1,6 +1,6 @@
 use std::hint::black_box;
 
-use super::parts::{self, ROUND_KEYS, Table};
+use super::parts::{self, Table};
 use super::{BATCH_KEYS, NO_MATCH, NUMBERS};
 use crate::huge;
 use crate::key::hash::{hash_bytes, home_slot};
@@ -152,7 +152,7 @@ impl BytesIndex {
                 self.first_waiting = row;
             }
             self.waiting.push(hash);
-            if self.waiting.len() >= ROUND_KEYS {
+            if self.waiting.len() >= parts::round_keys(&self.slots) {
                 self.settle(told);
             }
         } else {

@@ -1,6 +1,6 @@
 use std::hint::black_box;
 
-use super::parts::{self, ROUND_KEYS, Table};
+use super::parts::{self, Table};
 use super::{BATCH_KEYS, NO_MATCH, NUMBERS};
 use crate::huge;
 use crate::key::hash::{hash_int, home_slot};
@@ -31,9 +31,6 @@ const FREE: Slot = (0, !NO_MATCH);
 fn row_of(slot: Slot) -> u32 {
     !slot.1
 }
-
-/// So many keys need not wait for others.
-const DIRECT_KEYS_MIN: usize = ROUND_KEYS / 4;
 
 /// How keys are inserted.
 struct Keys;
@@ -84,11 +81,12 @@ impl HashIndex {
             }
             return;
         }
+        let round_keys = parts::round_keys(&self.slots);
         for (keys, row) in keys
-            .chunks(ROUND_KEYS)
-            .zip((first_row..).step_by(ROUND_KEYS))
+            .chunks(round_keys)
+            .zip((first_row..).step_by(round_keys))
         {
-            if self.waiting.is_empty() && keys.len() >= DIRECT_KEYS_MIN {
+            if self.waiting.is_empty() && keys.len() >= round_keys / 4 {
                 parts::insert(&Keys, &mut self.slots, keys, row, &mut told);
                 continue;
             }
@@ -96,7 +94,7 @@ impl HashIndex {
                 self.first_waiting = row;
             }
             self.waiting.extend_from_slice(keys);
-            if self.waiting.len() >= ROUND_KEYS {
+            if self.waiting.len() >= round_keys {
                 self.settle(&mut told);
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! One after the other, keys hit the table anywhere, and each waits for the memory. So the keys are sorted first by the
 //! part of the table in which their search begins: counted, then copied to where those of their part stand together.
-//! Then part after part takes in its keys; it fits the cache of a core, and threads work on different parts.
+//! Then part after part takes in its keys, and threads work on different parts. Up to tables of some ten MB a part fits the
+//! cache of a core; parts of larger ones are larger, and still nearer to it than the whole.
 //!
 //! ```text
 //! keys   4 7 1 9 2 8         sorted   4 1 2 | 7 9 8
@@ -31,8 +32,17 @@ const PARTS_MAX: usize = 512;
 /// Keys that one thread sorts at a time.
 const CHUNK_KEYS: usize = 128 << 10;
 
-/// Keys that are sorted at once; they take 16 bytes each.
-pub(super) const ROUND_KEYS: usize = 2 << 20;
+/// Keys that are sorted at once, at least; they take 16 bytes each. Tests have a number that they reach soon.
+const ROUND_KEYS: usize = if cfg!(test) { 50_000 } else { 2 << 20 };
+
+/// One key in so many slots at least is worth going through the whole table for.
+const SLOTS_PER_KEY_MAX: usize = 64;
+
+/// Keys that are sorted at once for a table. Each round goes through all of it; so for a very large one they are more,
+/// and take an eighth of its space.
+pub(super) fn round_keys<S>(slots: &[S]) -> usize {
+    ROUND_KEYS.max(slots.len() / 8)
+}
 
 /// Whether a table of so many slots is worth it.
 pub(super) fn is_large<S>(slots: &[S]) -> bool {
@@ -65,6 +75,15 @@ pub(super) fn insert<T: Table>(
     first_row: u32,
     mut replaced: impl FnMut(u32, u32),
 ) {
+    if keys.len().saturating_mul(SLOTS_PER_KEY_MAX) < slots.len() {
+        for (&key, row) in keys.iter().zip(first_row..) {
+            let before = insert_one(table, slots, key, row);
+            if before != NO_MATCH {
+                replaced(before, row);
+            }
+        }
+        return;
+    }
     let parts = Parts::new(slots);
     let chunks: Vec<Chunk<T::Key>> = keys
         .par_chunks(CHUNK_KEYS)
@@ -313,10 +332,23 @@ mod tests {
             let (expected, map) = model(seed);
             let mut index = HashIndex::new(map.len());
             let mut replaced = Vec::new();
-            let (first, second) = keys.split_at(keys.len() / 3);
-            index.insert(first, 0, |before, row| replaced.push((before, row)));
-            let row = u32::try_from(first.len()).unwrap();
-            index.insert(second, row, |before, row| replaced.push((before, row)));
+            // Pieces that wait for others, that do not, and that take more than a round; now and then all is settled.
+            let (mut row, mut rest) = (0, keys.as_slice());
+            for len in [7, 3, 200, 9_000, 45_000, 60_000, 1, 120_000, 20_000]
+                .into_iter()
+                .cycle()
+            {
+                let (now, after) = rest.split_at(len.min(rest.len()));
+                index.insert(now, row, |before, row| replaced.push((before, row)));
+                row += u32::try_from(now.len()).unwrap();
+                if len % 2 == 1 {
+                    index.settle(|before, row| replaced.push((before, row)));
+                }
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
             index.settle(|before, row| replaced.push((before, row)));
             assert!(replaced == expected, "seed={seed}");
             let sought: Vec<i64> = keys.iter().flat_map(|&key| [key, key + 1]).collect();
@@ -344,6 +376,9 @@ mod tests {
                 let text = text(key(row, seed));
                 let told = |before, row| replaced.push((before, row));
                 index.insert(text.as_bytes(), row, told).unwrap();
+                if row % 70_001 == 0 {
+                    index.settle(|before, row| replaced.push((before, row)));
+                }
             }
             index.settle(|before, row| replaced.push((before, row)));
             assert!(replaced == expected, "seed={seed}");

@@ -119,8 +119,9 @@ pub struct Joined {
 
 /// How long a join took, one thread's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct JoinTimes {
-    /// To find the rows of the dimension, and to tell what was missed.
+    /// To find the rows of the dimension, to tell what was missed, and to drop the rows that do not go on.
     pub probe: Duration,
     /// To make the columns that it adds.
     pub gather: Duration,
@@ -324,10 +325,14 @@ impl StarJoin {
                 missed_rows.push(missed.iter().map(fact_row).collect());
             }
             if self.collect.times {
-                let probe = stopwatch.lap();
-                let gather = Duration::ZERO;
-                times.push(JoinTimes { probe, gather });
+                times.push(JoinTimes::default());
             }
+            let mut lap = || {
+                if let Some(times) = times.last_mut() {
+                    times.probe += stopwatch.lap();
+                }
+            };
+            lap();
             if keeps_all(&join.spec, found) {
                 continue;
             }
@@ -343,6 +348,7 @@ impl StarJoin {
                 std::mem::swap(selection, kept);
                 is_narrowed = true;
             }
+            lap();
         }
         let narrowed = is_narrowed.then_some(selection.as_slice());
         let num_rows = narrowed.map_or(facts.num_rows(), <[u32]>::len);

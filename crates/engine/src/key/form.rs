@@ -98,6 +98,19 @@ impl KeyForm {
         matches!(self.domains[..], [Domain::Int64 | Domain::UInt64])
     }
 
+    /// Whether keys are numbers of up to 64 bits by their type. Wider decimals may be compared as `i64` until others come
+    /// that are not.
+    #[inline]
+    pub(crate) fn is_number(&self) -> bool {
+        let is_wide = |data_type: &DataType| {
+            matches!(
+                data_type,
+                DataType::Decimal128(..) | DataType::Decimal256(..)
+            )
+        };
+        self.is_int() && !is_wide(plain_type(self.fields[0].data_type()))
+    }
+
     /// A number as it is compared, if the domain of an integer key holds it.
     pub(crate) fn int(&self, value: i128) -> Option<i64> {
         match self.domains[..] {

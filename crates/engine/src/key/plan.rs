@@ -107,7 +107,8 @@ impl KeyPlan {
         Ok(EncodedKeys { values, misses })
     }
 
-    fn check(&self, columns: &[ArrayRef]) -> Result<()> {
+    /// Refuses columns of other types than were bound.
+    pub(crate) fn check(&self, columns: &[ArrayRef]) -> Result<()> {
         let types = self.parts.iter().map(|part| &part.source);
         if types.eq(columns.iter().map(Array::data_type)) {
             return Ok(());

@@ -1,7 +1,7 @@
 //! The main job: fact batches in, enriched batches out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -15,6 +15,9 @@ use crate::{
 
 /// The column of the unmatched rows that says which dimensions missed them.
 const MISSED_IN: &str = "missed_in";
+
+/// Batches of a piece that are worth sharing among workers. Fewer are done before another worker has come to them.
+const BATCHES_SHARED_MIN: usize = 32;
 
 /// A planned enrichment: a star join, and what to do beside it.
 pub struct Enrichment {
@@ -37,6 +40,8 @@ struct Enriched {
     counters: Vec<JoinCounters>,
     missing_keys: Vec<MissingKeys>,
     times: Vec<JoinTimes>,
+    /// Of all threads that had a part in it.
+    join_time: Duration,
 }
 
 /// Buffers of the workers: as many as have ever worked at once.
@@ -137,10 +142,13 @@ impl Enrichment {
             let profile = &mut report.profile;
             profile.num_pieces += 1;
             profile.decode += done.decode_time;
-            profile.join += done.work_time;
-            profile
-                .joins
-                .resize(done.result.times.len(), JoinTimes::default());
+            profile.join += done.result.join_time;
+            // A piece without rows has no times.
+            if profile.joins.len() < done.result.times.len() {
+                profile
+                    .joins
+                    .resize(done.result.times.len(), JoinTimes::default());
+            }
             for (sum, times) in profile.joins.iter_mut().zip(&done.result.times) {
                 *sum += *times;
             }
@@ -178,6 +186,7 @@ impl Enrichment {
             counters: vec![JoinCounters::default(); num_joins],
             missing_keys: vec![MissingKeys::default(); num_joins],
             times: Vec::new(),
+            join_time: Duration::ZERO,
         };
         let mut num_rows = 0;
         let first_rows = batches.iter().map(|batch| {
@@ -185,21 +194,24 @@ impl Enrichment {
             num_rows - batch.num_rows() as u64
         });
         let first_rows: Vec<u64> = first_rows.collect();
+        let join = |(facts, first_row): (&RecordBatch, u64)| {
+            let started = Instant::now();
+            let mut scratch = scratches.take();
+            scratch.first_row = first_row;
+            let joined = self.join.join(facts, &mut scratch);
+            scratches.give_back(scratch);
+            joined.map(|joined| (joined, started.elapsed()))
+        };
         // A file can be one piece: then its batches are what there is to work on side by side.
-        let joined = batches
-            .par_iter()
-            .zip(first_rows)
-            .map(|(facts, first_row)| {
-                let mut scratch = scratches.take();
-                scratch.first_row = first_row;
-                let joined = self.join.join(facts, &mut scratch);
-                scratches.give_back(scratch);
-                joined
-            });
-        let joined: Vec<Result<Joined>> = joined.collect();
+        let joined: Vec<Result<(Joined, Duration)>> = if batches.len() >= BATCHES_SHARED_MIN {
+            batches.par_iter().zip(first_rows).map(join).collect()
+        } else {
+            batches.iter().zip(first_rows).map(join).collect()
+        };
         for (facts, joined) in batches.iter().zip(joined) {
             // The first error, whoever was first.
-            let joined = joined?;
+            let (joined, took) = joined?;
+            enriched.join_time += took;
             for (sum, counters) in enriched.counters.iter_mut().zip(&joined.counters) {
                 *sum += *counters;
             }
@@ -213,9 +225,11 @@ impl Enrichment {
                 *sum += *times;
             }
             if let Some(schema) = &self.unmatched_schema {
+                let started = Instant::now();
                 enriched
                     .unmatched
                     .extend(self.unmatched(schema, facts, &joined.missed_rows)?);
+                enriched.join_time += started.elapsed();
             }
             enriched.batches.push(joined.batch);
         }

@@ -23,9 +23,8 @@ pub(crate) struct Done<T> {
     pub(crate) first_row: u64,
     /// Rows that it had.
     pub(crate) num_rows: u64,
-    /// How long it took to decode it, and to work on it.
+    /// How long it took to decode it.
     pub(crate) decode_time: Duration,
-    pub(crate) work_time: Duration,
     pub(crate) result: T,
 }
 
@@ -33,7 +32,6 @@ pub(crate) struct Done<T> {
 struct Worked<T> {
     num_rows: u64,
     decode_time: Duration,
-    work_time: Duration,
     result: T,
 }
 
@@ -81,13 +79,12 @@ pub(crate) fn for_each_ordered<T: Send>(
                     let result = catch_unwind(AssertUnwindSafe(|| {
                         let started = Instant::now();
                         let batches = piece.decode().map_err(Failed::Decode)?;
-                        let decoded = Instant::now();
+                        let decode_time = started.elapsed();
                         let num_rows = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
                         Ok(Worked {
                             num_rows: num_rows as u64,
                             result: work(&batches).map_err(Failed::Work)?,
-                            decode_time: decoded - started,
-                            work_time: decoded.elapsed(),
+                            decode_time,
                         })
                     }));
                     let result = result.unwrap_or_else(|_| {
@@ -123,7 +120,6 @@ pub(crate) fn for_each_ordered<T: Send>(
                     first_row,
                     num_rows: worked.num_rows,
                     decode_time: worked.decode_time,
-                    work_time: worked.work_time,
                     result: worked.result,
                 })?;
                 control.report(&progress);

@@ -21,6 +21,7 @@ pub struct EnrichReport {
 
 /// How long the stages of an enrichment took. Workers decode and join side by side: their times are added up.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Profile {
     /// From the first piece to the last batch written.
     pub elapsed: Duration,
@@ -30,7 +31,8 @@ pub struct Profile {
     pub join: Duration,
     /// What each join took of that; empty unless [profiled](crate::Enrichment::with_profile).
     pub joins: Vec<JoinTimes>,
-    /// Of the calling thread, to encode and write.
+    /// Of the calling thread, to write. Where the output's format is encoded by workers, it waits for them, who may have
+    /// something else to end first.
     pub write: Duration,
     /// Pieces of the input.
     pub num_pieces: u64,

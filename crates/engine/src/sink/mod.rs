@@ -32,7 +32,7 @@ use std::{
 /// Dropping a sink without [`finish`](Self::finish) leaves nothing behind where the output is a
 /// file; what went to a pipe has gone.
 pub trait Sink: Send {
-    /// Writes a batch of the sink's schema.
+    /// Writes a batch of the sink's schema. May work on the current rayon pool: hold no lock that its tasks want.
     ///
     /// # Errors
     /// `Invalid` for another schema or a value that the format can't hold; `Unavailable` when the

@@ -143,17 +143,18 @@ impl ParquetEncoder {
             columns.push((field, column, leaves));
             rest = after;
         }
-        columns
-            .into_par_iter()
-            .try_for_each(|(field, column, writers)| {
-                guarded(|| {
-                    let leaves = compute_leaves(field, column).map_err(parquet_error)?;
-                    for (writer, leaf) in writers.iter_mut().zip(&leaves) {
-                        writer.write(leaf).map_err(parquet_error)?;
-                    }
-                    Ok(())
-                })
-            })?;
+        let encoded = columns.into_par_iter().map(|(field, column, writers)| {
+            guarded(|| {
+                let leaves = compute_leaves(field, column).map_err(parquet_error)?;
+                for (writer, leaf) in writers.iter_mut().zip(&leaves) {
+                    writer.write(leaf).map_err(parquet_error)?;
+                }
+                Ok(())
+            })
+        });
+        // The error of the first column that has one, whoever was first.
+        let encoded: Vec<Result<()>> = encoded.collect();
+        encoded.into_iter().collect::<Result<()>>()?;
         self.num_rows += batch.num_rows();
         Ok(())
     }
@@ -168,10 +169,10 @@ impl ParquetEncoder {
         let chunks = leaves
             .into_par_iter()
             .map(|leaf| guarded(|| leaf.close().map_err(parquet_error)));
-        let chunks: Vec<ArrowColumnChunk> = chunks.collect::<Result<_>>()?;
+        let chunks: Vec<Result<ArrowColumnChunk>> = chunks.collect();
         let mut group = self.writer.next_row_group().map_err(parquet_error)?;
         for chunk in chunks {
-            chunk
+            chunk?
                 .append_to_row_group(&mut group)
                 .map_err(parquet_error)?;
         }

@@ -115,7 +115,7 @@ fn a_remembered_dictionary_finds_what_plain_keys_find() {
     let mut fresh = Matches::default();
     for round in 0..60 {
         // For some rounds the same dimension and dictionary, then another.
-        let dimension = &dimensions[round / 20 % 2];
+        let dimension = &dimensions[round / 15 % 2];
         let values = &dictionaries[round / 10 % 2];
         let keys = (0..300).map(|row| {
             let key = i32::try_from((row * 7 + round * 31) % 1_000).unwrap();
