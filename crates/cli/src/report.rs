@@ -140,7 +140,8 @@ fn duration(seconds: f64) -> String {
 )]
 fn rate(rows: u64, seconds: f64) -> String {
     let rate = rows as f64 / seconds;
-    if !rate.is_finite() || rows == 0 {
+    // What took less than is shown has no rate worth showing.
+    if seconds < 1e-4 || rows == 0 {
         String::new()
     } else if rate >= 1e6 {
         format!("{:.1} M", rate / 1e6)

@@ -29,7 +29,7 @@ pub use self::{
     key::{KeyPlan, check_key_field},
     load::{LoadMode, LoadOptions, LoadReport, load_dimension, load_table},
     pipeline::{Control, EnrichReport, Enrichment, JoinReport, Profile, Progress, Sinks},
-    sink::{Compression, Sink, SinkOptions, Written, create, to_writer, write_file},
+    sink::{Compression, Sink, SinkOptions, Written, check_output, create, to_writer, write_file},
     source::{
         CsvOptions, Format, Piece, Source, SourceOptions, Sources, expand, from_reader, open,
         open_all, parse_data_type,

@@ -8,7 +8,7 @@ use std::{
 
 use darner_engine::{
     Encoding, EnrichReport, Enrichment, JoinSpec, Sink, SinkOptions, Sinks, Source, SourceOptions,
-    StarJoin, Written, create, load_dimension, open_all, write_file,
+    StarJoin, Written, check_output, create, load_dimension, open_all, write_file,
 };
 use darner_store::{AsOf, Store};
 use indicatif::{HumanBytes, HumanCount};
@@ -239,6 +239,10 @@ fn explain(context: &Context, store: &Store, plan: &Plan, output: Option<&Path>)
     let Prepared {
         source, enrichment, ..
     } = prepare(store, plan)?;
+    if let Some(output) = output {
+        let schema = enrichment.join().output_schema();
+        check_output(output, schema, &plan.sink_options)?;
+    }
     let explained = Explained::new(context, plan, output, &*source, enrichment.join());
     if context.json {
         return print::result(explained.to_json()?);

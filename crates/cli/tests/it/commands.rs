@@ -161,6 +161,16 @@ fn a_plan_is_explained_and_a_run_is_profiled() {
     assert_eq!(plan["joins"][0]["columns"][0]["column"], "name");
     assert_eq!(plan["output"], "out.csv");
     assert!(!place.path("out.csv").exists());
+    place.fails(
+        &[&command[..], &["-o", "out.xyz"]].concat(),
+        2,
+        &["out.xyz", "extension"],
+    );
+    place.fails(
+        &[&command[..], &["-o", "flights.csv"]].concat(),
+        2,
+        &["one of the inputs"],
+    );
 
     let command = ["enrich", "flights.csv", "--with", join, "-o", "out.csv"];
     let run = place.ok(&[&command[..], &["--profile"]].concat());

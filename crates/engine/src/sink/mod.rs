@@ -126,6 +126,29 @@ pub fn create(path: &Path, schema: &SchemaRef, options: &SinkOptions) -> Result<
     if path.as_os_str() == "-" {
         return to_writer("standard output", Box::new(io::stdout()), schema, options);
     }
+    let open = || Output::create(path);
+    begin_named(path, open, schema, options)
+}
+
+/// Finds out whether [`create`] would take a path's format, these columns and options. Nothing is opened or made.
+///
+/// # Errors
+/// `Invalid`, as [`create`].
+pub fn check_output(path: &Path, schema: &SchemaRef, options: &SinkOptions) -> Result<()> {
+    if path.as_os_str() == "-" {
+        return to_writer("standard output", Box::new(io::sink()), schema, options).map(|_| ());
+    }
+    let open = || Ok(Output::writer(Box::new(io::sink())));
+    begin_named(path, open, schema, options).map(|_| ())
+}
+
+/// Begins an output whose format and compression its name tells, unless the options do.
+fn begin_named(
+    path: &Path,
+    open: impl FnOnce() -> Result<Output>,
+    schema: &SchemaRef,
+    options: &SinkOptions,
+) -> Result<Box<dyn Sink>> {
     let name = path.display().to_string();
     let format = options
         .format
@@ -145,7 +168,6 @@ pub fn create(path: &Path, schema: &SchemaRef, options: &SinkOptions) -> Result<
         _ => None,
     };
     let compression = options.compression.or(by_name);
-    let open = || Output::create(path);
     FormatSink::begin(name, format, compression, open, schema, options)
 }
 
