@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use darner_engine::{Error, Source, StarJoin};
+use darner_engine::{Error, PIECES_PER_WORKER, Source, StarJoin};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
@@ -139,7 +139,7 @@ impl Explained {
         lines.push(format!(
             "memory   {} for dimensions, and {} pieces of the facts at a time ({} threads)",
             HumanBytes(self.memory_bytes as u64),
-            2 * self.threads,
+            PIECES_PER_WORKER * self.threads,
             self.threads
         ));
         lines

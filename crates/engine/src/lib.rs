@@ -28,7 +28,9 @@ pub use self::{
     },
     key::{KeyPlan, check_key_field},
     load::{LoadMode, LoadOptions, LoadReport, load_dimension, load_table},
-    pipeline::{Control, EnrichReport, Enrichment, JoinReport, Profile, Progress, Sinks},
+    pipeline::{
+        Control, EnrichReport, Enrichment, JoinReport, PIECES_PER_WORKER, Profile, Progress, Sinks,
+    },
     sink::{Compression, Sink, SinkOptions, Written, check_output, create, to_writer, write_file},
     source::{
         CsvOptions, Format, Piece, Source, SourceOptions, Sources, expand, from_reader, open,

@@ -1,7 +1,7 @@
 use std::hint::black_box;
 
 use super::parts::{self, Table};
-use super::{BATCH_KEYS, NO_MATCH, NUMBERS};
+use super::{BATCH_KEYS, NO_MATCH, Slot, row_of, search_all};
 use crate::huge;
 use crate::key::hash::{hash_bytes, home_slot};
 use crate::{Error, ErrorKind, Result};
@@ -18,21 +18,11 @@ use crate::{Error, ErrorKind, Result};
 /// GiB together. Keys are inserted in large numbers, see [`parts`].
 #[derive(Debug)]
 pub(crate) struct BytesIndex {
-    slots: Vec<Slot>,
+    slots: Vec<Slot<u32>>,
     keys: Keys,
     /// Hashes of keys that have no slot yet, when there are enough of them.
     waiting: Vec<u64>,
     first_waiting: u32,
-}
-
-/// A tag and the complement of the row, so that a table of free slots is all zeros.
-type Slot = (u32, u32);
-
-const FREE: Slot = (0, !NO_MATCH);
-
-#[inline]
-fn row_of(slot: Slot) -> u32 {
-    !slot.1
 }
 
 /// The keys of all rows.
@@ -43,8 +33,8 @@ struct Keys {
 }
 
 impl Table for Keys {
-    type Slot = Slot;
     type Key = u64;
+    type Stored = u32;
 
     #[inline]
     fn home(hash: u64, num_slots: usize) -> usize {
@@ -52,14 +42,9 @@ impl Table for Keys {
     }
 
     #[inline]
-    fn row(&self, slot: &Slot) -> u32 {
-        row_of(*slot)
-    }
-
-    #[inline]
-    fn offer(&self, slot: &mut Slot, hash: u64, row: u32) -> (bool, u32) {
+    fn offer(&self, slot: &mut Slot<u32>, hash: u64, row: u32) -> (bool, u32) {
         let tag = tag(hash);
-        let before = row_of(*slot);
+        let before = row_of(slot);
         let is_free = before == NO_MATCH;
         // Tags of different keys are hardly ever the same.
         let is_over = is_free || (slot.0 == tag && self.are_equal(before, row));
@@ -116,7 +101,7 @@ impl BytesIndex {
     /// An index for up to `num_keys` inserts of keys that take `num_bytes` together, more or less.
     pub(crate) fn new(num_keys: usize, num_bytes: usize) -> Self {
         Self {
-            slots: huge::zeros(FREE, num_keys * 2 + 1),
+            slots: huge::zeros((0, !NO_MATCH), num_keys * 2 + 1),
             keys: Keys {
                 views: huge::with_capacity(num_keys),
                 data: huge::with_capacity(num_bytes),
@@ -188,7 +173,8 @@ impl BytesIndex {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
         let is_large = self.num_bytes() > CACHED_BYTES_MAX;
         let mut batch: Vec<(K, u64)> = Vec::with_capacity(BATCH_KEYS);
-        let mut rows = [NO_MATCH; BATCH_KEYS];
+        let mut rows = Vec::with_capacity(BATCH_KEYS);
+        let home = |(_, hash): &(K, u64)| home_slot(*hash, self.slots.len());
         loop {
             let next = keys.by_ref().take(BATCH_KEYS);
             batch.extend(next.map(|key| {
@@ -206,38 +192,11 @@ impl BytesIndex {
                 );
                 continue;
             }
-            self.find_tags(&batch, &mut rows);
-            self.touch(&rows[..batch.len()]);
-            let found = batch.drain(..).zip(rows);
-            out.extend(found.map(|((key, hash), row)| self.confirm(key.as_ref(), hash, row)));
-        }
-    }
-
-    /// Finds for each key the first row with its tag, or [`NO_MATCH`], in rounds as [`HashIndex`](super::HashIndex) does.
-    fn find_tags<K>(&self, batch: &[(K, u64)], rows: &mut [u32; BATCH_KEYS]) {
-        let mut places = [0; BATCH_KEYS];
-        for (place, (_, hash)) in places.iter_mut().zip(batch) {
-            *place = home_slot(*hash, self.slots.len());
-        }
-        let homes = places[..batch.len()].iter();
-        black_box(homes.fold(0, |all, &home| all | self.slots[home].1));
-        let mut searching = NUMBERS;
-        let mut num_searching = batch.len();
-        while num_searching > 0 {
-            let mut num_next = 0;
-            for place in 0..num_searching {
-                let at = searching[place];
-                let idx = usize::from(at);
-                let slot = self.slots[places[idx]];
-                let row = row_of(slot);
-                rows[idx] = row;
-                let is_over = u8::from(row == NO_MATCH) | u8::from(slot.0 == tag(batch[idx].1));
-                let next = places[idx] + 1;
-                places[idx] = if next == self.slots.len() { 0 } else { next };
-                searching[num_next] = at;
-                num_next += usize::from(is_over ^ 1);
-            }
-            num_searching = num_next;
+            rows.clear();
+            search_all(&self.slots, &batch, home, |(_, hash)| tag(*hash), &mut rows);
+            self.touch(&rows);
+            let found = batch.drain(..).zip(&rows);
+            out.extend(found.map(|((key, hash), &row)| self.confirm(key.as_ref(), hash, row)));
         }
     }
 
@@ -280,7 +239,7 @@ impl BytesIndex {
     }
 
     pub(crate) fn num_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>()
+        self.slots.capacity() * size_of::<Slot<u32>>()
             + self.keys.views.capacity() * size_of::<View>()
             + self.keys.data.capacity()
     }
@@ -303,7 +262,7 @@ impl BytesIndex {
         // There is a free slot: the index is half empty.
         loop {
             let slot = self.slots[idx];
-            let row = row_of(slot);
+            let row = row_of(&slot);
             if row == NO_MATCH || (slot.0 == tag && self.keys.is_equal(row, view, key)) {
                 return row;
             }

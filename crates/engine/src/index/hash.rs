@@ -1,7 +1,5 @@
-use std::hint::black_box;
-
 use super::parts::{self, Table};
-use super::{BATCH_KEYS, NO_MATCH, NUMBERS};
+use super::{BATCH_KEYS, NO_MATCH, Slot, row_of, search_all};
 use crate::huge;
 use crate::key::hash::{hash_int, home_slot};
 
@@ -16,28 +14,18 @@ use crate::key::hash::{hash_int, home_slot};
 /// [`parts`].
 #[derive(Debug)]
 pub(crate) struct HashIndex {
-    slots: Vec<Slot>,
+    slots: Vec<Slot<i64>>,
     /// Keys that are still to be inserted, when there are enough of them.
     waiting: Vec<i64>,
     first_waiting: u32,
-}
-
-/// A key and the complement of its row, so that a table of free slots is all zeros: memory as it comes from the system.
-type Slot = (i64, u32);
-
-const FREE: Slot = (0, !NO_MATCH);
-
-#[inline]
-fn row_of(slot: Slot) -> u32 {
-    !slot.1
 }
 
 /// How keys are inserted.
 struct Keys;
 
 impl Table for Keys {
-    type Slot = Slot;
     type Key = i64;
+    type Stored = i64;
 
     #[inline]
     fn home(key: i64, num_slots: usize) -> usize {
@@ -45,13 +33,8 @@ impl Table for Keys {
     }
 
     #[inline]
-    fn row(&self, slot: &Slot) -> u32 {
-        row_of(*slot)
-    }
-
-    #[inline]
-    fn offer(&self, slot: &mut Slot, key: i64, row: u32) -> (bool, u32) {
-        let before = row_of(*slot);
+    fn offer(&self, slot: &mut Slot<i64>, key: i64, row: u32) -> (bool, u32) {
+        let before = row_of(slot);
         let is_over = u8::from(before == NO_MATCH) | u8::from(slot.0 == key) != 0;
         // A value rather than a branch decides, see `parts`.
         *slot = if is_over { (key, !row) } else { *slot };
@@ -63,7 +46,7 @@ impl HashIndex {
     /// An index for up to `num_keys` inserts.
     pub(crate) fn new(num_keys: usize) -> Self {
         Self {
-            slots: huge::zeros(FREE, num_keys + (num_keys / 2).max(1)),
+            slots: huge::zeros((0, !NO_MATCH), num_keys + (num_keys / 2).max(1)),
             waiting: Vec::new(),
             first_waiting: 0,
         }
@@ -113,58 +96,22 @@ impl HashIndex {
             .slots
             .split_at(home_slot(hash_int(key), self.slots.len()));
         let mut slots = from_home.iter().chain(before_home);
-        let found = slots.find(|slot| row_of(**slot) == NO_MATCH || slot.0 == key);
-        found.map_or(NO_MATCH, |slot| row_of(*slot))
+        let found = slots.find(|slot| row_of(slot) == NO_MATCH || slot.0 == key);
+        found.map_or(NO_MATCH, row_of)
     }
 
     pub(crate) fn probe(&self, keys: &[i64], out: &mut Vec<u32>) {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
         let slots = self.slots.as_slice();
-        let mut homes = [0; BATCH_KEYS];
+        let home = |&key: &i64| home_slot(hash_int(key), slots.len());
         for keys in keys.chunks(BATCH_KEYS) {
-            begin(slots, keys, &mut homes);
-            search_all(slots, keys, &mut homes, out);
+            search_all(slots, keys, home, |&key| key, out);
         }
     }
 
     pub(crate) fn num_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>()
+        self.slots.capacity() * size_of::<Slot<i64>>()
     }
-}
-
-/// Works out where the searches for some keys begin, and brings these slots into the cache.
-fn begin(slots: &[Slot], keys: &[i64], homes: &mut [usize; BATCH_KEYS]) {
-    for (home, &key) in homes.iter_mut().zip(keys) {
-        *home = home_slot(hash_int(key), slots.len());
-    }
-    let found = homes.iter().take(keys.len());
-    black_box(found.fold(0, |all, &home| all | slots[home].1));
-}
-
-/// Appends the rows of some keys, whose searches begin at `places`.
-///
-/// In each round every search that has not ended looks at one slot. Whether it ends there is as good as random, so that
-/// a branch would be taken wrong every other time; here it only decides whether the key is in the next round.
-fn search_all(slots: &[Slot], keys: &[i64], places: &mut [usize; BATCH_KEYS], out: &mut Vec<u32>) {
-    let mut rows = [NO_MATCH; BATCH_KEYS];
-    let mut searching = NUMBERS;
-    let mut num_searching = keys.len();
-    while num_searching > 0 {
-        let mut num_next = 0;
-        for place in 0..num_searching {
-            let at = searching[place];
-            let idx = usize::from(at);
-            let slot = slots[places[idx]];
-            rows[idx] = row_of(slot);
-            let is_over = u8::from(row_of(slot) == NO_MATCH) | u8::from(slot.0 == keys[idx]);
-            let next = places[idx] + 1;
-            places[idx] = if next == slots.len() { 0 } else { next };
-            searching[num_next] = at;
-            num_next += usize::from(is_over ^ 1);
-        }
-        num_searching = num_next;
-    }
-    out.extend_from_slice(&rows[..keys.len()]);
 }
 
 #[cfg(test)]

@@ -28,9 +28,9 @@ pub struct Layout {
 /// cache.
 const DIRECT_RANGE_SMALL: u64 = 4096;
 
-/// A direct index may have this many places per key. At eight it takes what the slots of a hash
-/// index take (two slots of 16 bytes per key), and it is the faster of two of one size.
-const DIRECT_PLACES_PER_KEY: u64 = 8;
+/// A direct index may have this many places per key. At six it takes what the slots of a hash index
+/// take (24 bytes per key), and it is the faster of two of one size.
+const DIRECT_PLACES_PER_KEY: u64 = 6;
 
 /// The longest direct index: 16 GiB.
 const DIRECT_RANGE_MAX: u64 = 1 << 32;

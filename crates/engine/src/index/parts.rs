@@ -17,7 +17,7 @@ use std::hint::black_box;
 
 use rayon::prelude::*;
 
-use super::NO_MATCH;
+use super::{NO_MATCH, Slot};
 
 /// A table of fewer bytes is not sorted for: it fits a cache.
 const TABLE_BYTES_MIN: usize = 1 << 20;
@@ -51,26 +51,24 @@ pub(super) fn is_large<S>(slots: &[S]) -> bool {
 
 /// A table that keys are inserted into.
 pub(super) trait Table: Sync {
-    type Slot: Send;
-    /// What stands for a key: the key itself, or its hash.
+    /// What is sought: the key itself, or its hash.
     type Key: Copy + Default + Send + Sync;
+    /// What a slot has of it.
+    type Stored: Send;
 
     /// The slot at which the search begins, in a table of so many.
     fn home(key: Self::Key, num_slots: usize) -> usize;
 
-    /// The row that has a slot, or [`NO_MATCH`].
-    fn row(&self, slot: &Self::Slot) -> u32;
-
     /// Gives a slot to a row if it is free or has the row's key. Returns whether it did, and the row before or
     /// [`NO_MATCH`].
-    fn offer(&self, slot: &mut Self::Slot, key: Self::Key, row: u32) -> (bool, u32);
+    fn offer(&self, slot: &mut Slot<Self::Stored>, key: Self::Key, row: u32) -> (bool, u32);
 }
 
 /// Inserts keys, whose rows count up from `first_row`. `replaced` hears of those that were there already, in the order
 /// of the rows: the row before, and the new one. One slot at least stays free.
 pub(super) fn insert<T: Table>(
     table: &T,
-    slots: &mut [T::Slot],
+    slots: &mut [Slot<T::Stored>],
     keys: &[T::Key],
     first_row: u32,
     mut replaced: impl FnMut(u32, u32),
@@ -97,7 +95,7 @@ pub(super) fn insert<T: Table>(
             let mut outcome = Outcome::default();
             let mut rest = Vec::new();
             // In order, a part comes into the cache ten times as fast as slot by slot.
-            black_box(slots.iter().fold(0, |all, slot| all | table.row(slot)));
+            black_box(slots.iter().fold(0, |all, slot| all | slot.1));
             for chunk in &chunks {
                 let begun = chunk.of(part);
                 rest.resize(begun.len(), Search::default());
@@ -128,7 +126,12 @@ pub(super) fn insert<T: Table>(
 
 /// Sets the row of a key and returns the row before, or [`NO_MATCH`]. One slot at least is free.
 #[inline]
-pub(super) fn insert_one<T: Table>(table: &T, slots: &mut [T::Slot], key: T::Key, row: u32) -> u32 {
+pub(super) fn insert_one<T: Table>(
+    table: &T,
+    slots: &mut [Slot<T::Stored>],
+    key: T::Key,
+    row: u32,
+) -> u32 {
     let (before_home, from_home) = slots.split_at_mut(T::home(key, slots.len()));
     for slot in from_home.iter_mut().chain(before_home) {
         if let (true, before) = table.offer(slot, key, row) {
@@ -145,7 +148,7 @@ pub(super) fn insert_one<T: Table>(table: &T, slots: &mut [T::Slot], key: T::Key
 /// decides where the next one is put. Searches for one key go from slot to slot together, in the order of their rows.
 fn look<T: Table>(
     table: &T,
-    slots: &mut [T::Slot],
+    slots: &mut [Slot<T::Stored>],
     searches: &[Search<T::Key>],
     rest: &mut [Search<T::Key>],
     outcome: &mut Outcome<T::Key>,
@@ -161,7 +164,7 @@ fn look<T: Table>(
 /// As [`look`], in place.
 fn look_again<T: Table>(
     table: &T,
-    slots: &mut [T::Slot],
+    slots: &mut [Slot<T::Stored>],
     searches: &mut [Search<T::Key>],
     outcome: &mut Outcome<T::Key>,
 ) -> usize {
@@ -178,7 +181,7 @@ fn look_again<T: Table>(
 #[inline]
 fn look_once<T: Table>(
     table: &T,
-    slots: &mut [T::Slot],
+    slots: &mut [Slot<T::Stored>],
     search: Search<T::Key>,
     outcome: &mut Outcome<T::Key>,
 ) -> bool {

@@ -12,5 +12,6 @@ pub(crate) use self::order::for_each_ordered;
 pub use self::{
     control::{Control, Progress},
     enrich::{Enrichment, Sinks},
+    order::PIECES_PER_WORKER,
     report::{EnrichReport, JoinReport, Profile},
 };

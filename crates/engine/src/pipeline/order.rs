@@ -12,8 +12,8 @@ use arrow_array::RecordBatch;
 use super::control::{Control, Progress};
 use crate::{Error, Result, source::Source};
 
-/// Pieces under way for each worker: one in work, one waiting, so that no worker waits for the calling thread.
-const PIECES_PER_WORKER: usize = 2;
+/// Pieces of the input under way for each worker: one in work, one waiting, so that no worker waits for the calling thread.
+pub const PIECES_PER_WORKER: usize = 2;
 
 /// What is known of a piece when its result is consumed.
 pub(crate) struct Done<T> {

@@ -25,11 +25,10 @@ pub(super) fn map(file: &File) -> io::Result<Buffer> {
     if file.metadata()?.len() == 0 {
         return Ok(Buffer::from(Bytes::new()));
     }
-    // SAFETY: the mapping is private to the returned buffer, is never written through, and lives as
-    // long as the buffer (`Bytes::from_owner` owns it). That the file does not change meanwhile is
-    // the module's contract, which the option `memory_map` passes on to the user; this code cannot
-    // enforce it.
+    // That the file does not change meanwhile is the module's contract, which the option `memory_map`
+    // passes on to the user; this code cannot enforce it.
     #[expect(unsafe_code, reason = "mapping a file is the zero-copy read")]
+    // SAFETY: the mapping is never written through, and the buffer owns it for as long as it is read.
     let map = unsafe { Mmap::map(file)? };
     Ok(Buffer::from(Bytes::from_owner(map)))
 }

@@ -199,6 +199,26 @@ fn many_rows_of_a_large_dimension_equal_take() {
     assert!(dimension.memory_bytes() > before, "its rows are packed");
 }
 
+/// Beside the Arrow data: 4 bytes a row for keys without gaps, and never more than 24 for integers.
+#[test]
+fn indexes_of_integers_take_few_bytes_a_row() {
+    const NUM_ROWS: i64 = 10_000;
+    for gap in [1, 2, 5, 6, 7, 8, 1_000] {
+        let ids = Int64Array::from_iter_values((0..NUM_ROWS).map(|i| i * gap));
+        let rows = RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef)]).unwrap();
+        let mut builder = DimensionBuilder::new("d", rows.schema(), &["id".to_owned()]).unwrap();
+        builder.upsert(rows).unwrap();
+        let dimension = builder.finish().unwrap();
+        let most = if gap == 1 { 4 } else { 24 };
+        let num_bytes = dimension.index_bytes();
+        let layout = dimension.layout();
+        assert!(
+            num_bytes <= 10_000 * most,
+            "{num_bytes} bytes, gap={gap}, {layout}"
+        );
+    }
+}
+
 #[test]
 fn no_rows_and_one_row_work() {
     let empty = builder().finish().unwrap();

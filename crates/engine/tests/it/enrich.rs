@@ -14,9 +14,9 @@ use arrow_array::{
 };
 use arrow_select::concat::concat_batches;
 use darner_engine::{
-    Control, Encoding, EnrichReport, Enrichment, ErrorKind, JoinSpec, LoadMode, LoadOptions,
-    OnDuplicate, Result, SinkOptions, Sinks, SourceOptions, StarJoin, create, load_dimension,
-    load_table, open, open_all,
+    Control, Dimension, DimensionBuilder, Encoding, EnrichReport, Enrichment, ErrorKind, JoinSpec,
+    LoadMode, LoadOptions, OnDuplicate, OnMiss, Result, SinkOptions, Sinks, SourceOptions,
+    StarJoin, create, load_dimension, load_table, open, open_all,
 };
 use darner_store::{Store, StoreOptions};
 
@@ -129,6 +129,65 @@ fn enrich(
         unmatched.finish()?;
     }
     Ok(report)
+}
+
+/// A file of one record batch is one piece, and its batches are joined side by side.
+#[test]
+fn a_single_piece_is_joined_in_order_and_fails_at_its_first_row() {
+    const NUM_ROWS: i64 = 5_000;
+    let dir = tempfile::tempdir().unwrap();
+    let ids: Vec<i64> = (0..NUM_ROWS).collect();
+    let rows = |ids: &[i64]| {
+        let names = names(ids, "!");
+        let mut builder = DimensionBuilder::new("d", names.schema(), &["id".to_owned()]).unwrap();
+        builder.upsert(names).unwrap();
+        Arc::new(builder.finish().unwrap())
+    };
+    let keys: ArrayRef = Arc::new(Int64Array::from(ids.clone()));
+    let one = RecordBatch::try_from_iter([("key", keys)]).unwrap();
+    let input = dir.path().join("one.arrow");
+    // The last batch has no rows.
+    write(&input, &[one.clone(), one.slice(0, 0)]);
+    let mut options = SourceOptions::default();
+    options.batch_rows = 50;
+    let output = dir.path().join("out.arrow");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(4);
+    let pool = pool.build().unwrap();
+    let run = |dimension: Arc<Dimension>, on_miss| {
+        let mut source = open(&input, &options).unwrap();
+        let mut spec = JoinSpec::parse("d on key = id").unwrap();
+        spec.on_miss = on_miss;
+        let joins = vec![(spec, dimension)];
+        let join = StarJoin::new(source.schema(), None, joins, Encoding::Plain).unwrap();
+        let enrichment = Enrichment::new(join).with_profile();
+        let schema = enrichment.join().output_schema();
+        let mut sink = create(&output, schema, &SinkOptions::default()).unwrap();
+        let mut sinks = Sinks {
+            output: &mut *sink,
+            unmatched: None,
+        };
+        let control = Control::default();
+        let report = pool.install(|| enrichment.run(&mut *source, &mut sinks, &control))?;
+        sink.finish().map(|_| report)
+    };
+    let report = run(rows(&ids), OnMiss::Error).unwrap();
+    let expected = concat_batches(&one.schema(), [&one]).unwrap();
+    let got = read(&output);
+    assert_eq!(got.column(0), expected.column(0));
+    assert_eq!(got.column(1), names(&ids, "!").column(1));
+    let profile = report.profile;
+    assert_eq!(profile.joins.len(), 1);
+    assert!(!profile.joins[0].probe.is_zero() && profile.join >= profile.joins[0].probe);
+
+    let some: Vec<i64> = ids
+        .into_iter()
+        .filter(|id| ![3210, 3250, 4990].contains(id))
+        .collect();
+    let dimension = rows(&some);
+    for _ in 0..20 {
+        let error = run(Arc::clone(&dimension), OnMiss::Error).unwrap_err();
+        assert!(error.to_string().contains("3210"), "{error}");
+    }
 }
 
 #[test]

@@ -41,6 +41,26 @@ fn is_coarse(data_type: &DataType) -> bool {
     )
 }
 
+/// Parquet columns are encoded side by side.
+#[test]
+fn parquet_bytes_are_the_same_for_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.parquet");
+    let mut options = SinkOptions::default();
+    options.row_group_rows = 1000;
+    let batches: Vec<_> = (0..40).map(|i| wide_batch(i % 50 * 7)).collect();
+    let written = |num_threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads);
+        let write = || write(&path, &batches[0].schema(), &batches, &options);
+        pool.build().unwrap().install(write).unwrap();
+        fs::read(&path).unwrap()
+    };
+    let one = written(1);
+    for num_threads in [2, 3, 8] {
+        assert!(written(num_threads) == one, "num_threads={num_threads}");
+    }
+}
+
 #[test]
 fn every_type_survives_binary_formats() {
     for name in BINARY_NAMES {
