@@ -16,7 +16,13 @@ use datafusion::{
 use futures::StreamExt;
 use tokio::runtime::Runtime;
 
-use crate::{error::from_datafusion, table::StoreTable};
+use crate::{
+    catalog::{SCHEMA, register},
+    error::from_datafusion,
+};
+
+/// The catalog in which names are looked for.
+const CATALOG: &str = "darner";
 
 /// The extensions of files that SQL reads.
 const EXTENSIONS: [&str; 9] = [
@@ -25,7 +31,7 @@ const EXTENSIONS: [&str; 9] = [
 
 /// A place where SQL runs: a DataFusion session with the tables of a store, and a runtime for it.
 ///
-/// Tables are as of the moment in which they were registered. Files can be named in `FROM`, in single quotes.
+/// A table is as of the moment in which a statement was planned. Files can be named in `FROM`, in single quotes.
 ///
 /// # Examples
 /// ```
@@ -55,23 +61,15 @@ impl Session {
             })?;
         let config = SessionConfig::new()
             .with_target_partitions(num_threads.max(1))
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
             .with_information_schema(true);
         let context = SessionContext::new_with_config(config).enable_url_table();
         Ok(Self { runtime, context })
     }
 
-    /// Makes all tables of a store known under their names, as they are now.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] if a name is taken.
-    pub fn register_store(&self, store: &Store) -> Result<()> {
-        for table in store.tables() {
-            let name = datafusion::common::TableReference::bare(table.name());
-            self.context
-                .register_table(name, Arc::new(StoreTable::new(table.clone())))
-                .map_err(from_datafusion)?;
-        }
-        Ok(())
+    /// Makes all tables of a store known under their names. What was known before is not any more.
+    pub fn register_store(&self, store: Arc<Store>) {
+        register(&self.context, store, CATALOG);
     }
 
     /// Whether [`register_file`](Self::register_file) knows the format of a file, by its extension.

@@ -25,7 +25,7 @@ pub(crate) fn run(context: &Context, args: &Sql) -> Result<()> {
     let session = Session::new(context.num_threads)?;
     // Files alone need no store.
     if context.store_dir.exists() {
-        session.register_store(&context.read_store()?)?;
+        session.register_store(Arc::new(context.read_store()?));
     }
     let rows = session.query(&query)?;
     let schema = Arc::clone(rows.schema());

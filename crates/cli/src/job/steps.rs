@@ -48,7 +48,7 @@ struct EnrichMemory {
 /// Does a job.
 pub(crate) fn run(context: &Context, job: &Job) -> Result<()> {
     let context = &context.with_store(&job.path(&job.store));
-    let store = context.open_store()?;
+    let store = Arc::new(context.open_store()?);
     for (name, step) in &job.dimension.0 {
         load(context, job, &store, name, step)
             .map_err(|failure| in_step("dimension", name, failure))?;
@@ -59,7 +59,7 @@ pub(crate) fn run(context: &Context, job: &Job) -> Result<()> {
     }
     if !job.summary.0.is_empty() {
         let session = Session::new(context.num_threads)?;
-        session.register_store(&store)?;
+        session.register_store(Arc::clone(&store));
         for (name, step) in &job.enrich.0 {
             // An output that SQL cannot read can be made all the same; a query that names it says so.
             if Session::can_read(&step.to) {
@@ -71,7 +71,10 @@ pub(crate) fn run(context: &Context, job: &Job) -> Result<()> {
                 .map_err(|failure| in_step("summary", name, failure))?;
         }
     }
-    close_store(store);
+    // The session that shared it is gone.
+    if let Some(store) = Arc::into_inner(store) {
+        close_store(store);
+    }
     Ok(())
 }
 

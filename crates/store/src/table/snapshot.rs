@@ -1,6 +1,9 @@
 //! A table as of one commit.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
@@ -25,6 +28,15 @@ use crate::{
 pub struct TableSnapshot {
     name: String,
     table: TableState,
+}
+
+impl fmt::Debug for TableSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableSnapshot")
+            .field("name", &self.name)
+            .field("version", &self.version().number)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TableSnapshot {
