@@ -75,10 +75,9 @@ impl Database {
         let (context, catalog) = match place {
             Place::Memory(context) => (context.clone(), None),
             Place::Store { variant, store, .. } => {
-                let config = config();
-                if *variant == Variant::Hash {
-                    // Turns lookup joins off, once there are some.
-                }
+                let mut options = darner_sql::DarnerOptions::default();
+                options.lookup_join = *variant != Variant::Hash;
+                let config = config().with_option_extension(options);
                 let context = SessionContext::new_with_config(config);
                 let catalog = darner_sql::register(&context, Arc::clone(store), "darner");
                 (context, Some(catalog))

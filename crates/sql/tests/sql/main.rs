@@ -1,7 +1,8 @@
 //! Tests of the store's tables in SQL.
 #![expect(
     clippy::unwrap_used,
-    reason = "test data is made from small numbers; helpers may unwrap"
+    clippy::print_stdout,
+    reason = "test data is made from small numbers; helpers may unwrap and print the seed"
 )]
 
 /// Runs the files below `slt/` on a store and on tables in memory: how to write one is said there.
@@ -12,3 +13,15 @@ mod database;
 
 /// How values are written in those files.
 mod print;
+
+/// Joins by lookup: when a join is one, and what it does then.
+mod lookup_join;
+
+/// The rows of DataFusion's own joins, for random tables, keys and conditions.
+mod lookup_join_random;
+
+/// Random numbers from a seed.
+mod random;
+
+/// Stores, sessions and their answers, for tests that are not files.
+mod support;
