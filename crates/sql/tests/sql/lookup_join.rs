@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use darner_store::{Store, StoreOptions, TableSpec};
 use datafusion::{
-    physical_plan::{ExecutionPlan, collect},
-    prelude::SessionConfig,
+    error::DataFusionError,
+    physical_plan::{ExecutionPlan, collect, displayable},
+    prelude::{SessionConfig, SessionContext},
 };
 use futures::StreamExt;
 
@@ -334,4 +336,96 @@ fn stars_are_chains_of_lookups() {
     assert_eq!(rows.len(), 60);
     session.set("darner.lookup_join", false);
     assert_eq!(sorted(session.query(sql)), rows);
+}
+
+#[test]
+fn filters_from_above_reach_the_facts() {
+    let (_store, session) = hundred();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("facts.parquet");
+    let file = file.display();
+    session.query(&format!("COPY f TO '{file}' STORED AS PARQUET"));
+    session.query(&format!(
+        "CREATE EXTERNAL TABLE g STORED AS PARQUET LOCATION '{file}'"
+    ));
+    let facts = |sql: &str| {
+        let (plan, _) = session.plan(sql);
+        let (_, below) = plan
+            .split_once("LookupJoinExec")
+            .unwrap_or_else(|| panic!("{plan}"));
+        below.to_owned()
+    };
+    // A filter that changes while the query runs, of a sort that wants the first rows alone.
+    let top = "SELECT g.v, d.name FROM g LEFT JOIN darner.public.names d ON g.k = d.id ORDER BY g.v LIMIT 3";
+    assert!(facts(top).contains("DynamicFilter"), "{}", facts(top));
+    assert_eq!(session.query(top), ["0|NULL", "1|name 1", "2|name 2"]);
+    // One of another join, through the lookup.
+    let both = "SELECT g.v, d.name FROM g JOIN darner.public.names d ON g.k = d.id \
+                JOIN (SELECT v AS w FROM f WHERE v < 4) h ON g.v = h.w";
+    let expected = ["0|NULL", "1|name 1", "2|name 2", "3|name 3"];
+    assert_eq!(sorted(session.query(both)), expected);
+    // A column of the dimension is none of the facts, though both are named alike.
+    let names = "(SELECT k, v AS name FROM g) x";
+    let alike = format!(
+        "SELECT x.k, d.name FROM {names} JOIN darner.public.names d ON x.k = d.id ORDER BY d.name LIMIT 2"
+    );
+    assert!(
+        !facts(&alike).contains("DynamicFilter"),
+        "{}",
+        facts(&alike)
+    );
+    assert_eq!(session.query(&alike), ["1|name 1", "11|name 11"]);
+}
+
+#[test]
+fn damage_is_told_as_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    {
+        let store = Store::open(&path, StoreOptions::default()).unwrap();
+        let mut transaction = store.begin().unwrap();
+        let spec = TableSpec::new(&names(0..1).schema(), &["id"]).unwrap();
+        transaction.create_table("names", spec).unwrap();
+        transaction.upsert("names", &names(0..2000)).unwrap();
+        transaction.commit().unwrap();
+        store.checkpoint().unwrap();
+    }
+    let mut num_damaged = 0;
+    let mut dirs = vec![path.clone()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_dir() {
+                dirs.push(file);
+            } else if file
+                .extension()
+                .is_some_and(|extension| extension == "parquet")
+            {
+                let mut bytes = std::fs::read(&file).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                std::fs::write(&file, bytes).unwrap();
+                num_damaged += 1;
+            }
+        }
+    }
+    assert!(num_damaged > 0);
+    let context = SessionContext::new();
+    let store = Arc::new(Store::open_read_only(&path).unwrap());
+    darner_sql::register(&context, store, "darner");
+    let sql = "SELECT d.name, count(*) FROM generate_series(1, 5000) f(k) \
+               JOIN darner.public.names d ON f.k = d.id GROUP BY d.name";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let error = runtime.block_on(async {
+        let rows = context.sql(sql).await.unwrap();
+        let plan = rows.create_physical_plan().await.unwrap();
+        let text = displayable(plan.as_ref()).indent(false).to_string();
+        assert!(text.contains("LookupJoinExec"), "{text}");
+        collect(plan, context.task_ctx()).await.unwrap_err()
+    });
+    let DataFusionError::External(inner) = error.find_root() else {
+        panic!("{error:?}");
+    };
+    let error = inner.downcast_ref::<darner_engine::Error>().unwrap();
+    assert_eq!(error.kind(), darner_engine::ErrorKind::Data, "{error:?}");
 }
