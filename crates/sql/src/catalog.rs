@@ -14,12 +14,15 @@ use datafusion::{
     prelude::SessionContext,
 };
 
-use crate::table::StoreTable;
+use crate::{cache::DimensionCache, lookup_join, options::DarnerOptions, table::StoreTable};
 
 /// The one schema of a store's catalog.
 pub const SCHEMA: &str = "public";
 
 /// Makes a store a catalog of a session: its tables are `name.public.TABLE`, and come and go with those of the store.
+///
+/// The session learns to join with these tables by lookups, and the options of [`DarnerOptions`]. Do this before
+/// statements are prepared: the session forgets those that were.
 ///
 /// # Examples
 /// ```
@@ -35,6 +38,8 @@ pub const SCHEMA: &str = "public";
 pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<StoreCatalog> {
     let catalog = Arc::new(StoreCatalog::new(store));
     context.register_catalog(name, Arc::clone(&catalog) as _);
+    DarnerOptions::add_to(context);
+    lookup_join::install(context);
     catalog
 }
 
@@ -49,6 +54,7 @@ impl StoreCatalog {
     pub fn new(store: Arc<Store>) -> Self {
         let handle = Arc::new(StoreHandle {
             store: RwLock::new(store),
+            dimensions: Arc::default(),
         });
         Self {
             schema: Arc::new(StoreSchema {
@@ -77,6 +83,7 @@ impl CatalogProvider for StoreCatalog {
 /// What everything that was planned on one catalog shares.
 pub(crate) struct StoreHandle {
     store: RwLock<Arc<Store>>,
+    dimensions: Arc<DimensionCache>,
 }
 
 impl StoreHandle {
@@ -84,6 +91,11 @@ impl StoreHandle {
     pub(crate) fn store(&self) -> Arc<Store> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&store)
+    }
+
+    /// Dimensions of the store's tables, also of those that another opening of it had.
+    pub(crate) fn dimensions(&self) -> &Arc<DimensionCache> {
+        &self.dimensions
     }
 
     fn set(&self, store: Arc<Store>) {

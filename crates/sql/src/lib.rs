@@ -1,13 +1,17 @@
 //! Darner's tables in DataFusion SQL.
 
+mod cache;
 mod catalog;
 mod error;
+mod lookup_join;
+mod options;
 mod scan;
 mod session;
 mod table;
 
 pub use self::{
     catalog::{SCHEMA, StoreCatalog, register},
+    options::DarnerOptions,
     session::{QueryStream, Session},
     table::StoreTable,
 };

@@ -21,7 +21,7 @@ use datafusion::{
     },
 };
 
-use crate::error::to_datafusion;
+use crate::{cache::DimensionCache, error::to_datafusion};
 
 /// Batches that wait for the query while the next ones are read.
 const BATCHES_AHEAD: usize = 4;
@@ -35,6 +35,8 @@ pub(crate) struct StoreScanExec {
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+    /// Where joins find dimensions of the table.
+    cache: Option<Arc<DimensionCache>>,
 }
 
 impl StoreScanExec {
@@ -61,7 +63,26 @@ impl StoreScanExec {
             schema,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
+            cache: None,
         })
+    }
+
+    /// Lets joins with the whole table find dimensions of it here.
+    pub(crate) fn with_cache(self, cache: Arc<DimensionCache>) -> Self {
+        let cache = Some(cache);
+        Self { cache, ..self }
+    }
+
+    /// The table and its dimensions, if this reads every row of it and nothing that the query does meanwhile changes
+    /// that.
+    pub(crate) fn whole_table(&self) -> Option<(&TableSnapshot, &Arc<DimensionCache>)> {
+        let cache = self.cache.as_ref()?;
+        self.limit.is_none().then_some((&self.snapshot, cache))
+    }
+
+    /// The columns that are read, in this order; `None` for all.
+    pub(crate) fn projection(&self) -> Option<&[usize]> {
+        self.projection.as_deref()
     }
 }
 

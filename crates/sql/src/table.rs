@@ -11,7 +11,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 
-use crate::{catalog::StoreHandle, scan::StoreScanExec};
+use crate::{cache::DimensionCache, catalog::StoreHandle, scan::StoreScanExec};
 
 /// A table as of one commit: every scan of it reads the same rows.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct StoreTable {
     /// The store to write to; `None` for a table that stays as it is.
     #[expect(dead_code, reason = "for statements that write")]
     handle: Option<Arc<StoreHandle>>,
+    /// Where joins find dimensions of the table.
+    dimensions: Arc<DimensionCache>,
 }
 
 impl StoreTable {
@@ -28,6 +30,7 @@ impl StoreTable {
         Self {
             snapshot,
             handle: None,
+            dimensions: Arc::default(),
         }
     }
 
@@ -35,6 +38,7 @@ impl StoreTable {
     pub(crate) fn of(handle: Arc<StoreHandle>, snapshot: TableSnapshot) -> Self {
         Self {
             snapshot,
+            dimensions: Arc::clone(handle.dimensions()),
             handle: Some(handle),
         }
     }
@@ -69,6 +73,6 @@ impl TableProvider for StoreTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let scan = StoreScanExec::try_new(self.snapshot.clone(), projection.cloned(), limit)?;
-        Ok(Arc::new(scan))
+        Ok(Arc::new(scan.with_cache(Arc::clone(&self.dimensions))))
     }
 }

@@ -1,0 +1,27 @@
+//! Tests of the store's tables in SQL.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "test data is made from small numbers; helpers may unwrap and print the seed"
+)]
+
+/// Runs the files below `slt/` on a store and on tables in memory: how to write one is said there.
+mod files;
+
+/// What the files' statements run on.
+mod database;
+
+/// How values are written in those files.
+mod print;
+
+/// Joins by lookup: when a join is one, and what it does then.
+mod lookup_join;
+
+/// The rows of DataFusion's own joins, for random tables, keys and conditions.
+mod lookup_join_random;
+
+/// Random numbers from a seed.
+mod random;
+
+/// Stores, sessions and their answers, for tests that are not files.
+mod support;
