@@ -11,15 +11,18 @@ use datafusion::{
     common::{exec_err, not_impl_err},
     error::Result,
     logical_expr::TableType,
+    optimizer::AnalyzerRule,
     prelude::SessionContext,
 };
 
-use crate::table::StoreTable;
+use crate::{pin::PinSnapshots, table::StoreTable};
 
 /// The one schema of a store's catalog.
 pub const SCHEMA: &str = "public";
 
 /// Makes a store a catalog of a session: its tables are `name.public.TABLE`, and come and go with those of the store.
+///
+/// All tables of it that one query reads are as of one commit, the newest when the query is planned.
 ///
 /// # Examples
 /// ```
@@ -35,6 +38,16 @@ pub const SCHEMA: &str = "public";
 pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<StoreCatalog> {
     let catalog = Arc::new(StoreCatalog::new(store));
     context.register_catalog(name, Arc::clone(&catalog) as _);
+    let state = context.state();
+    // One rule serves all catalogs of a session.
+    let has_rule = state
+        .analyzer()
+        .rules
+        .iter()
+        .any(|rule| rule.name() == PinSnapshots.name());
+    if !has_rule {
+        context.add_analyzer_rule(Arc::new(PinSnapshots));
+    }
     catalog
 }
 

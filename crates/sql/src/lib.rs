@@ -2,8 +2,12 @@
 
 mod catalog;
 mod error;
+mod pin;
+mod pushdown;
+mod read;
 mod scan;
 mod session;
+mod statistics;
 mod table;
 
 pub use self::{
