@@ -5,8 +5,12 @@ mod catalog;
 mod error;
 mod lookup_join;
 mod options;
+mod pin;
+mod pushdown;
+mod read;
 mod scan;
 mod session;
+mod statistics;
 mod table;
 
 pub use self::{
