@@ -23,7 +23,7 @@ use datafusion::{
     physical_plan::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
         ReplaceChildrenOptions, SendableRecordBatchStream, apply_expression_roots,
-        execution_plan::{Boundedness, CardinalityEffect, EmissionType},
+        execution_plan::{Boundedness, CardinalityEffect, EmissionType, SchedulingType},
         filter_pushdown::{
             ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
         },
@@ -328,6 +328,8 @@ fn properties(
         EmissionType::Incremental,
         Boundedness::Bounded,
     )
+    // Rows come through a channel of Tokio's, which lets others have their turn.
+    .with_scheduling_type(SchedulingType::Cooperative)
 }
 
 impl DisplayAs for StoreScanExec {

@@ -199,7 +199,9 @@ impl TableState {
 
     /// Which rows count. Reads keys, unless somebody has done so before.
     pub(crate) fn live_rows(&self) -> Result<Arc<LiveRows>> {
-        self.live.get(self)
+        let live = self.live.get(self)?;
+        self.num_live.get_or_init(|| live.num_rows);
+        Ok(live)
     }
 
     /// Rows in upsert pages, also those that were replaced or deleted since.

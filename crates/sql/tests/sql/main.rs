@@ -18,6 +18,9 @@ mod print;
 /// Random queries on random tables, against DataFusion's own tables.
 mod scan;
 
+/// What scans read and what they leave out.
+mod metrics;
+
 /// Writers beside queries.
 mod pin;
 

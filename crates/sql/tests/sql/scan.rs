@@ -128,7 +128,8 @@ fn condition(random: &mut Random, columns: &[Column], depth: usize) -> String {
         7 if column.data_type.starts_with("Timestamp") => {
             let to = ["Date32", "Time64(Microsecond)", "Timestamp(Second, None)"];
             let to = to[random.below(3)];
-            let sign = random.pick(&["<", ">", "="]);
+            // Not `=`: DataFusion 55 takes a column for a constant then, and sorts and groups it wrongly.
+            let sign = random.pick(&["<", ">", "<>"]);
             format!("arrow_cast({name}, '{to}') {sign} arrow_cast({a}, '{to}')")
         }
         7 if plain_type(column.data_type).contains("Utf8") => {
@@ -303,7 +304,8 @@ async fn new_rows(
     concat_batches(&schema, &batches).unwrap()
 }
 
-/// The same rows with dictionaries that have each value once: those of many slices would have each value many times.
+/// The same rows with buffers of their own: the dictionaries and views of many slices have those of all of them, and each
+/// small batch would carry them along.
 fn packed(rows: &RecordBatch) -> RecordBatch {
     let columns = rows
         .columns()
@@ -338,6 +340,7 @@ fn key_text(rows: &RecordBatch, row: usize, columns: &[Column]) -> String {
 
 /// Returns the number of queries that had an answer.
 async fn run(seed: u64, num_queries: usize) -> usize {
+    println!("DARNER_SEED={seed}");
     let mut random = Random::new(seed);
     let num_columns = 2 + random.below(4);
     let num_keys = 1 + usize::from(random.is_one_in(3));
@@ -362,11 +365,18 @@ async fn run(seed: u64, num_queries: usize) -> usize {
         ..StoreOptions::default()
     };
     let store = Arc::new(Store::open(dir.path(), options).unwrap());
-    // DataFusion's joins give each small batch the dictionaries of all batches.
-    let has_dictionary = columns
-        .iter()
-        .any(|column| column.data_type.starts_with("Dict"));
-    let batch_rows = [if has_dictionary { 500 } else { 3 }, 500, 8192][random.below(3)];
+    // DataFusion's joins give each small batch the dictionaries, or the buffers of views, of all batches.
+    let is_shared = |column: &Column| {
+        ["Dict", "Utf8View"]
+            .iter()
+            .any(|t| column.data_type.starts_with(t))
+    };
+    let batch_rows_min = if columns.iter().any(is_shared) {
+        500
+    } else {
+        3
+    };
+    let batch_rows = [batch_rows_min, 500, 8192][random.below(3)];
     let config = SessionConfig::new()
         .with_target_partitions(1 + random.below(4))
         .with_batch_size(batch_rows);
