@@ -4,7 +4,8 @@ use std::{collections::HashSet, fmt, sync::Arc};
 
 use datafusion::{
     common::{
-        ColumnStatistics, Statistics, internal_err, stats::Precision, tree_node::TreeNodeRecursion,
+        ColumnStatistics, Constraints, Statistics, internal_err, stats::Precision,
+        tree_node::TreeNodeRecursion,
     },
     config::ConfigOptions,
     error::Result,
@@ -94,7 +95,10 @@ fn properties(facts: &Arc<dyn ExecutionPlan>, spec: &LookupSpec) -> Result<PlanP
     }
     let mapping: ProjectionMapping = mapping.into_iter().collect();
     let of_facts = facts.equivalence_properties();
-    let mut equivalences = of_facts.project(&mapping, Arc::clone(&spec.schema));
+    // Without keys of the facts: their columns may have other places here, which `project` leaves as they were.
+    let mut equivalences = of_facts
+        .project(&mapping, Arc::clone(&spec.schema))
+        .with_constraints(Constraints::default());
     if spec.kind == Kind::Inner {
         for (key, name) in spec.keys.iter().zip(spec.dimension.snapshot().key_names()) {
             // A cast of the key is another expression.

@@ -4,7 +4,7 @@
 //! need not be distinct, so columns have names of their own in here: `f3` is the fact column 3, `k0` the first part of
 //! the key where that has to be computed, `d5` the column 5 of the table.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, cast::AsArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -23,7 +23,6 @@ use super::spec::{Kind, LookupSpec, Source};
 use crate::error::to_datafusion;
 
 /// See the [module](self).
-#[derive(Debug)]
 pub(super) struct Prepared {
     join: StarJoin,
     kind: Kind,
@@ -38,7 +37,6 @@ pub(super) struct Prepared {
     schema: SchemaRef,
 }
 
-#[derive(Debug)]
 struct PreparedResidual {
     expression: Arc<dyn PhysicalExpr>,
     places: Vec<Place>,
@@ -46,7 +44,6 @@ struct PreparedResidual {
 }
 
 /// Where a column stands in what the engine's join gives.
-#[derive(Debug)]
 enum Place {
     Fact(usize),
     /// With the type that it is to have, if that is not the table's.
@@ -59,6 +56,13 @@ pub(super) struct Joined {
     pub(super) rows: RecordBatch,
     pub(super) counters: JoinCounters,
     pub(super) times: JoinTimes,
+}
+
+/// Says nothing of the dimension, which is a whole table.
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
+    }
 }
 
 impl Prepared {
