@@ -464,6 +464,9 @@ pub(crate) struct Sql {
     /// Refuse statements that name files.
     #[arg(long, conflicts_with = "allow_files")]
     pub(crate) no_files: bool,
+    /// A prompt, even if standard input is no terminal.
+    #[arg(long, short, conflicts_with = "query")]
+    pub(crate) interactive: bool,
     /// Let statements from standard input change tables and, with --allow-files, write files.
     #[arg(long)]
     pub(crate) allow_writes: bool,

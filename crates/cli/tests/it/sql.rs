@@ -23,6 +23,9 @@ fn place() -> Place {
 fn piped(place: &Place, args: &[&str], statements: &str) -> Run {
     let mut child = place
         .command()
+        // No place for a prompt's history.
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("HOME")
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -223,8 +226,95 @@ fn a_store_is_made_for_a_table_and_for_nothing_else() {
     let create = "CREATE TABLE t (a INT NOT NULL, PRIMARY KEY (a))";
     place.fails(&["sql", "--read-only", create], 2, &["--read-only"]);
     assert!(place.names().is_empty());
+    std::fs::create_dir(place.path("darner-store")).unwrap();
+    place.ok(&["sql", "SELECT 1"]);
     place.ok(&["sql", create]);
     assert_eq!(place.names(), ["darner-store"]);
+    place.write("file", "");
+    place.fails(&["--store", "file", "sql", "SELECT 1"], 2, &["file"]);
+}
+
+#[test]
+fn the_prompt_goes_on_until_it_is_told_to_end() {
+    let place = place();
+    let prompt = |args: &[&str], typed: &str| {
+        let args = [&["sql", "--interactive"][..], args].concat();
+        let run = piped(&place, &args, typed);
+        assert_eq!(run.code, Some(0), "{typed}: {}", run.stderr);
+        run
+    };
+    // Statements over several lines; errors that end nothing; no statement after the end.
+    let typed = "\\format csv\nSELECT faa\n FROM airports\n WHERE alt > 20; SELECT 1 AS a;\n\
+                 SELECT nothing;\n\n\\timing off\nSELECT 'a;\nb' AS t;\n\\q\nSELECT 2;\n";
+    let run = prompt(&[], typed);
+    assert_eq!(run.stdout, "faa\nLGA\na\n1\nt\n\"a;\nb\"\n");
+    assert!(run.stderr.contains("1 row in 0."), "{}", run.stderr);
+    assert!(run.stderr.ends_with("1 row\n"), "{}", run.stderr);
+    assert!(run.stderr.contains("nothing"), "{}", run.stderr);
+    let run = prompt(&["--quiet"], "SELECT 1 AS a;");
+    assert!(run.stdout.contains("| 1 |"), "{}", run.stdout);
+    assert_eq!(run.stderr, "");
+    // What is there, and what the session adds.
+    let run = prompt(
+        &[],
+        "CREATE VIEW v AS SELECT 1 AS one;\n\\d\n\\d airports;\n\\d v\n\\d w\n\\nonsense\nquit\n",
+    );
+    for words in ["| airports ", "| of this session ", "| alt ", "| one "] {
+        assert!(run.stdout.contains(words), "{} lacks {words}", run.stdout);
+    }
+    for words in ["3 rows, key faa, version 1", "`w`", "nonsense", "\\?"] {
+        assert!(run.stderr.contains(words), "{} lacks {words}", run.stderr);
+    }
+    // A file takes the rows of one statement, not those of the next.
+    place.write("some.sql", "SELECT 1 AS a;\nSELECT 2 AS b");
+    let run = prompt(&[], "\\o out.csv\n\\i some.sql\n\\i none.sql\n");
+    assert_eq!(
+        std::fs::read_to_string(place.path("out.csv")).unwrap(),
+        "a\n1\n"
+    );
+    assert!(run.stdout.contains("| b |"), "{}", run.stdout);
+    assert!(run.stderr.contains("none.sql"), "{}", run.stderr);
+    // A pipe has no more rights because it calls itself interactive.
+    let run = prompt(&[], "DROP TABLE airports;\nSELECT * FROM 'flights.csv';\n");
+    for words in ["--allow-writes", "--allow-files"] {
+        assert!(run.stderr.contains(words), "{} lacks {words}", run.stderr);
+    }
+    assert_eq!(rows(&place, "SELECT count(*) FROM airports"), "3\n");
+}
+
+#[test]
+fn the_prompt_keeps_its_history_for_its_owner() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let place = place();
+    for n in 1..=2 {
+        let mut command = place.command();
+        command
+            .args(["sql", "--interactive"])
+            .env("XDG_STATE_HOME", place.path("state"));
+        place.write("typed", &format!("SELECT\n{n};\n SELECT 'secret';\n"));
+        let typed = std::fs::File::open(place.path("typed")).unwrap();
+        let run = Run::of(command.stdin(typed).output().unwrap());
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+    }
+    let file = place.path("state/darner/sql_history");
+    let history = std::fs::read_to_string(&file).unwrap();
+    for n in ["1;", "2;"] {
+        assert!(history.contains(n), "{history}");
+    }
+    assert!(!history.contains("secret"), "{history}");
+    let mode = file.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // Where no history can be kept there is a prompt all the same.
+    let mut command = place.command();
+    command
+        .args(["sql", "--interactive"])
+        .env("XDG_STATE_HOME", place.path("airports.csv"));
+    let typed = std::fs::File::open(place.path("typed")).unwrap();
+    let run = Run::of(command.stdin(typed).output().unwrap());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("no history"), "{}", run.stderr);
+    assert!(run.stdout.contains("secret"), "{}", run.stdout);
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(crate) fn run(context: &Context, args: &Sql) -> Result<()> {
     let text = match args.query.as_deref() {
         Some("-") => Some(read_stdin()?),
         Some(query) => Some(query.to_owned()),
-        None if is_terminal => None,
+        None if is_terminal || args.interactive => None,
         None => Some(read_stdin()?),
     };
     // Who types a statement means it. What comes through a pipe may have been written by anybody.

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use darner_engine::Error;
+use darner_engine::{Error, ErrorKind};
 use darner_sql::Answer;
 use rustyline::{CompletionType, Config, Editor, error::ReadlineError, history::FileHistory};
 
@@ -52,6 +52,10 @@ pub(super) fn run(context: &Context, runner: &Runner<'_>, output: &Output) -> Re
             Err(ReadlineError::Signal(_)) if !context.cancel().load(Ordering::Relaxed) => continue,
             Err(error) => return Err(Error::io("cannot read from the terminal", io(error)).into()),
         };
+        if context.cancel().load(Ordering::Relaxed) {
+            // The terminal gives Ctrl-C as a key; this came from somewhere else.
+            return Err(Error::new(ErrorKind::Cancelled, "stopped by a signal").into());
+        }
         if line.trim().is_empty() {
             continue;
         }
@@ -167,7 +171,13 @@ impl<'r> Prompt<'r> {
                     other => other,
                 })?;
             }
-            Backslash::Output(file) => self.output = Some(file),
+            Backslash::Output(file) => {
+                print::note(
+                    self.context,
+                    format_args!("the rows of the next statement go to {}", file.display()),
+                );
+                self.output = Some(file);
+            }
             Backslash::Format(None) => {
                 let name = self.format.map_or("table", format_name);
                 print::note(self.context, format_args!("rows are printed as {name}"));

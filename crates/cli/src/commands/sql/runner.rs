@@ -3,7 +3,7 @@
 //! A statement that only reads takes a snapshot, so that it waits for nobody and nobody waits for it. One that writes
 //! has the store for itself until it is done, and no longer: between two statements of a prompt others may write.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{fs, io, sync::Arc, thread, time::Duration};
 
 use arrow_array::{RecordBatch, UInt64Array};
 use arrow_cast::cast;
@@ -108,8 +108,12 @@ impl<'c> Runner<'c> {
 
     /// Looks at the store as it is now.
     pub(super) fn look(&self) -> Result<()> {
-        // Files alone need no store.
-        if self.context.store_dir.exists() {
+        // Files alone need no store, and a directory that is empty can become one.
+        let is_there = match fs::read_dir(&self.context.store_dir) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        if is_there {
             let store = self.context.read_store()?;
             self.session.register_store(Arc::new(store));
         }
