@@ -74,13 +74,17 @@ impl FileTables {
 #[async_trait::async_trait]
 impl UrlTableFactory for FileTables {
     async fn try_new(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        if !is_file_name(name) {
-            return Ok(None);
-        }
         if let Some(remedy) = &self.refusal {
+            // Not even whether there is such a file is told.
+            if !has_path(name) {
+                return Ok(None);
+            }
             return Err(to_datafusion(Error::invalid(format!(
                 "statement names a file, which is not allowed here: file=`{name}`; {remedy}"
             ))));
+        }
+        if !has_path(name) && !Path::new(name).exists() {
+            return Ok(None);
         }
         let Some(state) = self.state.get().and_then(|state_of| state_of()) else {
             return Ok(None);
@@ -90,9 +94,9 @@ impl UrlTableFactory for FileTables {
     }
 }
 
-/// Whether a name of no table is meant as one of files. What is not, has no path and no extension.
-fn is_file_name(name: &str) -> bool {
-    name.contains(['/', '.', '*', '?', '[', '\\']) || Path::new(name).exists()
+/// Whether a name of no table looks like one of files: it has a directory, an extension, or is a pattern.
+fn has_path(name: &str) -> bool {
+    name.contains(['/', '.', '*', '?', '[', '\\'])
 }
 
 /// The table of all files that a name stands for.

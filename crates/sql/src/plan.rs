@@ -1,8 +1,11 @@
 //! One statement, planned, and its rows.
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, channel},
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
 };
 
 use arrow_array::RecordBatch;
@@ -148,7 +151,7 @@ async fn plan(
     let mut plan = match state.statement_to_plan(parse()?).await {
         Ok(plan) => plan,
         Err(error) => {
-            let missing = missing_table(context, &parse()?, &error.to_string());
+            let missing = missing_table(context, options, &parse()?, &error.to_string());
             return Err(missing.unwrap_or_else(|| from_datafusion(error)));
         }
     };
@@ -177,16 +180,28 @@ async fn drops_stored(context: &SessionContext, plan: &LogicalPlan) -> Result<bo
 }
 
 /// The error for a statement that could not be planned because it names a table that is not there.
-fn missing_table(context: &SessionContext, statement: &Statement, message: &str) -> Option<Error> {
+fn missing_table(
+    context: &SessionContext,
+    options: &SessionOptions,
+    statement: &Statement,
+    message: &str,
+) -> Option<Error> {
     let state = context.state();
     for name in state.resolve_table_references(statement).ok()? {
         let is_function = state.table_functions().contains_key(name.table());
         // Of several names, the one that the message is about.
         if !is_function
             && message.contains(&format!(".{}' not found", name.table()))
-            && !context.table_exist(name.clone()).unwrap_or(true)
+            && !context.table_exist(name.clone()).unwrap_or(false)
         {
-            return Some(no_such_table(context, name.table()));
+            // FROM flights.csv is the table csv of the schema flights.
+            let file = name.to_string();
+            if options.allow_files && name.schema().is_some() && Path::new(&file).exists() {
+                return Some(Error::not_found(format!(
+                    "no such table: table=`{file}`; a file stands in single quotes: '{file}'"
+                )));
+            }
+            return Some(no_such_table(context, &name.to_string()));
         }
     }
     None

@@ -89,6 +89,13 @@ fn missing_names_are_told_with_the_nearest() {
         &["none.parquet"],
     );
     place.fails(&["sql", "SELECT * FROM 'none/*.csv'"], 3, &["none/*.csv"]);
+    place.fails(&["sql", "SELECT * FROM flights.csv"], 3, &["'flights.csv'"]);
+    place.fails(&["sql", "SELECT * FROM nowhere.csv"], 3, &["nowhere.csv"]);
+    place.fails(
+        &["--store", "elsewhere", "sql", "SELECT * FROM airports"],
+        3,
+        &["`airports`", "no store", "elsewhere"],
+    );
     place.fails(&["sql", "SELECT * FROM 'flights.xyz'"], 3, &["flights.xyz"]);
     place.write("flights.xyz", "");
     place.fails(

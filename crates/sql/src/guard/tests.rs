@@ -189,6 +189,36 @@ fn no_statement_reaches_a_file_where_files_are_not_allowed() {
 }
 
 #[test]
+fn no_function_gives_a_table_that_nobody_has_thought_of() {
+    let place = Place::new();
+    let state = place.session(true, false).context().state();
+    for name in state.table_functions().keys() {
+        // One that is new here must be looked at: does it read files, or run what it is given?
+        let is_known = matches!(name.as_str(), "generate_series" | "range");
+        assert!(is_known || name.starts_with("darner_"), "{name}");
+    }
+}
+
+#[test]
+fn no_statement_tells_whether_a_file_is_there() {
+    let place = Place::new();
+    let session = place.session(true, false);
+    let there = place.path("secret.csv");
+    let not_there = place.path("nothing.csv");
+    let tell = |file: &str| {
+        let error = session
+            .query(&format!("SELECT * FROM '{file}'"))
+            .map(|_| ());
+        let error = error.unwrap_err();
+        (error.kind(), text(&error).replace(file, "FILE"))
+    };
+    assert_eq!(tell(&there), tell(&not_there));
+    // In the directory of a test, without a path: the package's, and one that is not there.
+    assert_eq!(tell("Cargo.toml"), tell("Cargo.tomb"));
+    assert_eq!(tell("src"), tell("srd"));
+}
+
+#[test]
 fn no_statement_changes_anything_where_only_reading_is_allowed() {
     let place = Place::new();
     let (before, version) = (place.names(), place.store.version());

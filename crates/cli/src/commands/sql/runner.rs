@@ -123,7 +123,14 @@ impl<'c> Runner<'c> {
     /// Runs one statement and prints its rows.
     pub(super) fn run(&self, sql: &str, output: &Output) -> Result<Done> {
         self.look()?;
-        let plan = self.session.plan(sql)?;
+        let plan = self.session.plan(sql).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound && !self.context.has_store() {
+                let dir = self.context.store_dir.display();
+                error.context(format!("there is no store in `{dir}`"))
+            } else {
+                error
+            }
+        })?;
         let needs = plan.needs();
         if needs == Needs::Read {
             return self.finish(plan, output);
