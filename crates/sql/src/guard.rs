@@ -11,7 +11,7 @@ use datafusion::{
     logical_expr::{DdlStatement, LogicalPlan, Statement},
 };
 
-use crate::{error::from_datafusion, options::SessionOptions, table::StoreTable};
+use crate::{error::from_datafusion, session_options::SessionOptions, table::StoreTable};
 
 /// Settings that a statement may change where it may not name files: they say how results look and how plans are made.
 /// The others say how much memory may be used, how deep statements may be, and where files go.
@@ -20,7 +20,7 @@ const FREE_SETTINGS: [&str; 5] = [
     "datafusion.explain.",
     "datafusion.format.",
     "datafusion.optimizer.",
-    "darner.",
+    "darner.lookup_join",
 ];
 
 /// What a statement needs of the store.

@@ -4,20 +4,20 @@ mod catalog;
 mod error;
 mod files;
 mod guard;
-mod options;
 mod plan;
 mod scan;
 mod script;
 mod session;
+mod session_options;
 mod table;
 mod worker;
 
 pub use self::{
     catalog::{SCHEMA, StoreCatalog, register},
     guard::Needs,
-    options::SessionOptions,
     plan::{Answer, Plan, QueryStream},
     script::{Statement, is_complete},
     session::Session,
+    session_options::SessionOptions,
     table::StoreTable,
 };

@@ -22,9 +22,9 @@ use tokio::sync::Semaphore;
 use crate::{
     error::from_datafusion,
     guard::{Effects, Needs},
-    options::SessionOptions,
     script,
     session::Session,
+    session_options::SessionOptions,
     table::StoreTable,
     worker::Task,
 };

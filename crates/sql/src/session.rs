@@ -19,9 +19,9 @@ use crate::{
     catalog::{SCHEMA, StoreCatalog, register},
     error::from_datafusion,
     files::{self, FileTables},
-    options::SessionOptions,
     plan::{Plan, QueryStream},
     script::{self, Statement},
+    session_options::SessionOptions,
     worker::Worker,
 };
 
