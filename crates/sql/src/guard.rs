@@ -20,7 +20,7 @@ const FREE_SETTINGS: [&str; 5] = [
     "datafusion.explain.",
     "datafusion.format.",
     "datafusion.optimizer.",
-    "darner.",
+    "darner.lookup_join",
 ];
 
 /// What a statement needs of the store.

@@ -148,6 +148,7 @@ fn no_statement_reaches_a_file_where_files_are_not_allowed() {
             "SET \"datafusion\".\"runtime\".\"temp_directory\" = '/'".to_owned(),
             "SET datafusion.execution.target_partitions = 1000000".to_owned(),
             "SET datafusion.catalog.location = '/'".to_owned(),
+            "SET darner.dimension_cache_bytes = 1000000000000".to_owned(),
         ] {
             refused(&session, &[&sql], remedy);
         }

@@ -148,7 +148,16 @@ impl<'c> Runner<'c> {
         let done = plan.and_then(|plan| self.finish(plan, output));
         let looked = self.look();
         close(store);
-        let done = done?;
+        let done = done.map_err(|failure| match failure {
+            Failure::Error(error) if error.kind() == ErrorKind::Cancelled => {
+                let error = Error::new(
+                    ErrorKind::Cancelled,
+                    "statement was cancelled, perhaps after it was committed; look before you run it again",
+                );
+                Failure::Error(error)
+            }
+            other => other,
+        })?;
         looked?;
         Ok(done)
     }
