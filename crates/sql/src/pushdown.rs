@@ -37,62 +37,71 @@ use datafusion::{
     physical_optimizer::pruning::PruningPredicateBuilder,
 };
 
+/// Comparisons in one filter that a scan takes over. What evaluates and rewrites them goes down one call for each.
+const COMPARISONS_MAX: usize = 500;
+
+/// Filters that are looked at together, for the same reason.
+pub(crate) const FILTERS_AT_ONCE: usize = 64;
+
 /// How a filter is taken over.
 pub(crate) fn classify(filter: &Expr, schema: &DFSchema) -> TableProviderFilterPushDown {
-    let mut can_fail = false;
-    match is_plain(filter, schema, &mut can_fail) {
-        false => TableProviderFilterPushDown::Unsupported,
-        true if can_fail => TableProviderFilterPushDown::Inexact,
-        true => TableProviderFilterPushDown::Exact,
+    let (mut num_comparisons, mut is_plain, mut can_fail) = (0, true, false);
+    // DataFusion's walk has room for any depth.
+    let walked = filter.apply(|expr| {
+        num_comparisons += usize::from(matches!(expr, Expr::BinaryExpr(_)));
+        if let Expr::Cast(cast) = expr {
+            let from = cast.expr.get_type(schema);
+            can_fail |= !from.is_ok_and(|from| never_fails(&from, cast.field.data_type()));
+        }
+        if is_plain_node(expr) && num_comparisons <= COMPARISONS_MAX {
+            return Ok(TreeNodeRecursion::Continue);
+        }
+        is_plain = false;
+        Ok(TreeNodeRecursion::Stop)
+    });
+    if walked.is_err() || !is_plain {
+        TableProviderFilterPushDown::Unsupported
+    } else if can_fail {
+        TableProviderFilterPushDown::Inexact
+    } else {
+        TableProviderFilterPushDown::Exact
     }
 }
 
-/// Whether an expression is made of columns, literals and comparisons alone.
-fn is_plain(expr: &Expr, schema: &DFSchema, can_fail: &mut bool) -> bool {
-    let mut all = |exprs: &[&Expr]| exprs.iter().all(|expr| is_plain(expr, schema, can_fail));
+/// Whether an expression is a column, a literal or a comparison, whatever it compares.
+fn is_plain_node(expr: &Expr) -> bool {
+    let is_literal = |value: &Expr| matches!(value, Expr::Literal(..));
     match expr {
-        Expr::Column(_) | Expr::Literal(..) => true,
-        Expr::Alias(alias) => all(&[&alias.expr]),
-        Expr::BinaryExpr(binary) => {
-            let is_known = matches!(
-                binary.op,
-                Operator::Eq
-                    | Operator::NotEq
-                    | Operator::Lt
-                    | Operator::LtEq
-                    | Operator::Gt
-                    | Operator::GtEq
-                    | Operator::IsDistinctFrom
-                    | Operator::IsNotDistinctFrom
-                    | Operator::And
-                    | Operator::Or
-            );
-            is_known && all(&[&binary.left, &binary.right])
-        }
-        Expr::Not(inner)
-        | Expr::IsNull(inner)
-        | Expr::IsNotNull(inner)
-        | Expr::IsTrue(inner)
-        | Expr::IsFalse(inner)
-        | Expr::IsUnknown(inner)
-        | Expr::IsNotTrue(inner)
-        | Expr::IsNotFalse(inner)
-        | Expr::IsNotUnknown(inner) => all(&[inner]),
-        Expr::Between(between) => all(&[&between.expr, &between.low, &between.high]),
-        Expr::InList(list) => {
-            let is_literal = |value: &Expr| matches!(value, Expr::Literal(..));
-            list.list.iter().all(is_literal) && all(&[&list.expr])
-        }
-        Expr::Like(like) => matches!(*like.pattern, Expr::Literal(..)) && all(&[&like.expr]),
-        Expr::Cast(cast) => {
-            let is_safe = cast
-                .expr
-                .get_type(schema)
-                .is_ok_and(|from| never_fails(&from, cast.field.data_type()));
-            *can_fail |= !is_safe;
-            is_plain(&cast.expr, schema, can_fail)
-        }
-        Expr::TryCast(cast) => all(&[&cast.expr]),
+        Expr::Column(_)
+        | Expr::Literal(..)
+        | Expr::Alias(_)
+        | Expr::Not(_)
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::Between(_)
+        | Expr::Cast(_)
+        | Expr::TryCast(_) => true,
+        Expr::BinaryExpr(binary) => matches!(
+            binary.op,
+            Operator::Eq
+                | Operator::NotEq
+                | Operator::Lt
+                | Operator::LtEq
+                | Operator::Gt
+                | Operator::GtEq
+                | Operator::IsDistinctFrom
+                | Operator::IsNotDistinctFrom
+                | Operator::And
+                | Operator::Or
+        ),
+        Expr::InList(list) => list.list.iter().all(is_literal),
+        Expr::Like(like) => is_literal(&like.pattern),
         _ => false,
     }
 }
@@ -195,12 +204,21 @@ pub(crate) fn rule_out(
         })
         .filter(|filter| is_usable(filter, schema))
         .collect();
-    if usable.is_empty() {
-        return pages;
+    let mut pages = pages;
+    for usable in usable.chunks(FILTERS_AT_ONCE) {
+        pages = rule_out_by(snapshot, conjunction(usable.iter().cloned()), pages);
     }
+    pages
+}
+
+fn rule_out_by(
+    snapshot: &TableSnapshot,
+    filter: Arc<dyn PhysicalExpr>,
+    pages: Vec<usize>,
+) -> Vec<usize> {
     let predicate = PruningPredicateBuilder::new()
-        .with_file_schema(Arc::clone(schema))
-        .build(conjunction(usable));
+        .with_file_schema(Arc::clone(snapshot.schema()))
+        .build(filter);
     let Some(predicate) = predicate else {
         return pages;
     };

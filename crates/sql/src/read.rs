@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Array, RecordBatch, RecordBatchOptions, cast::AsArray};
+use arrow_array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, cast::AsArray};
 use arrow_schema::{DataType, SchemaRef};
 use darner_store::{PageScan, TableSnapshot};
 use datafusion::{
@@ -13,13 +13,16 @@ use datafusion::{
     },
     error::Result,
     physical_expr::{
-        DynamicFilterTracker, DynamicFilterTracking, PhysicalExpr, conjunction_opt,
+        DynamicFilterTracker, DynamicFilterTracking, PhysicalExpr, conjunction, conjunction_opt,
         expressions::Column,
     },
     physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, Time},
 };
 
-use crate::{error::to_datafusion, pushdown::rule_out};
+use crate::{
+    error::to_datafusion,
+    pushdown::{FILTERS_AT_ONCE, rule_out},
+};
 
 /// Stored bytes that are read at once: few at first, because the query may soon have enough.
 const WINDOW_BYTES_FIRST: u64 = 256 << 10;
@@ -65,8 +68,8 @@ pub(crate) struct ReadRequest {
 pub(crate) struct Reader<'s> {
     scan: &'s PageScan,
     request: &'s ReadRequest,
-    /// The condition over the columns that are read.
-    filter: Option<Arc<dyn PhysicalExpr>>,
+    /// The conditions over the columns that are read, in the order of the query.
+    filters: Vec<Arc<dyn PhysicalExpr>>,
     /// Where the columns of the answer stand among those that are read.
     places: Vec<usize>,
     /// Puts small batches together. `None` if no columns are asked for.
@@ -82,8 +85,7 @@ impl<'s> Reader<'s> {
         let table = request.snapshot.schema();
         let place = |column: usize| scan.schema().index_of(table.field(column).name());
         let places = request.projection.iter().map(|column| place(*column));
-        let filter = conjunction_opt(request.exact.iter().cloned());
-        let filter = filter.map(|filter| {
+        let filters = request.exact.chunks(FILTERS_AT_ONCE).map(|filters| {
             let change = |expr: Arc<dyn PhysicalExpr>| match expr.downcast_ref::<Column>() {
                 None => Ok(Transformed::no(expr)),
                 Some(column) => {
@@ -91,7 +93,9 @@ impl<'s> Reader<'s> {
                     Ok(Transformed::yes(Arc::new(column) as Arc<dyn PhysicalExpr>))
                 }
             };
-            filter.transform_up(change).data()
+            conjunction(filters.iter().cloned())
+                .transform_up(change)
+                .data()
         });
         let coalescer = (!request.projection.is_empty()).then(|| {
             BatchCoalescer::new(Arc::clone(&request.schema), batch_rows)
@@ -101,7 +105,7 @@ impl<'s> Reader<'s> {
         Ok(Self {
             scan,
             request,
-            filter: filter.transpose()?,
+            filters: filters.collect::<Result<_>>()?,
             places: places.collect::<std::result::Result<_, _>>()?,
             coalescer,
         })
@@ -135,7 +139,7 @@ impl<'s> Reader<'s> {
             metrics.pages_read.add(num_pages);
             pages = later;
             for rows in batches {
-                let rows = self.take(&rows)?;
+                let rows = self.take(rows)?;
                 num_rows += rows.num_rows();
                 if !self.pass(rows, send)? {
                     return Ok(());
@@ -167,34 +171,36 @@ impl<'s> Reader<'s> {
     }
 
     /// The rows of a page that pass, with the columns that are asked for.
-    fn take(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+    fn take(&self, rows: RecordBatch) -> Result<RecordBatch> {
+        let Some((last, first)) = self.filters.split_last() else {
+            return self.project(&rows);
+        };
+        let mut rows = rows;
+        for filter in first {
+            if let Some(mask) = mask(&rows, filter)? {
+                rows = filter_record_batch(&rows, &mask)?;
+            }
+        }
+        let mask = mask(&rows, last)?;
+        let rows = self.project(&rows)?;
+        match mask {
+            None => Ok(rows),
+            Some(mask) => Ok(filter_record_batch(&rows, &mask)?),
+        }
+    }
+
+    /// The columns that are asked for.
+    fn project(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let columns = self
             .places
             .iter()
             .map(|place| Arc::clone(rows.column(*place)));
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let projected = RecordBatch::try_new_with_options(
+        Ok(RecordBatch::try_new_with_options(
             Arc::clone(&self.request.schema),
             columns.collect(),
             &options,
-        )?;
-        let Some(filter) = &self.filter else {
-            return Ok(projected);
-        };
-        let passed = filter.evaluate(rows)?.into_array(rows.num_rows())?;
-        match passed.data_type() {
-            // Unknown is as good as false.
-            DataType::Null => Ok(projected.slice(0, 0)),
-            DataType::Boolean => {
-                let passed = passed.as_boolean();
-                let passed = match passed.null_count() {
-                    0 => passed.clone(),
-                    _ => prep_null_mask_filter(passed),
-                };
-                Ok(filter_record_batch(&projected, &passed)?)
-            }
-            other => internal_err!("a condition is neither true nor false: type=`{other}`"),
-        }
+        )?)
     }
 
     /// Hands rows on, put together where they are few. Says whether more are wanted.
@@ -229,4 +235,19 @@ impl<'s> Reader<'s> {
         }
         Ok(())
     }
+}
+
+/// For which rows a condition is true. `None` for all.
+fn mask(rows: &RecordBatch, filter: &Arc<dyn PhysicalExpr>) -> Result<Option<BooleanArray>> {
+    let passed = filter.evaluate(rows)?.into_array(rows.num_rows())?;
+    let mask = match passed.data_type() {
+        // Unknown is as good as false.
+        DataType::Null => BooleanArray::from(vec![false; rows.num_rows()]),
+        DataType::Boolean if passed.null_count() > 0 => prep_null_mask_filter(passed.as_boolean()),
+        DataType::Boolean => passed.as_boolean().clone(),
+        other => {
+            return internal_err!("a condition is neither true nor false: type=`{other}`");
+        }
+    };
+    Ok(mask.has_false().then_some(mask))
 }

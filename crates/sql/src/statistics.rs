@@ -13,6 +13,8 @@ use datafusion::{
     },
 };
 
+use crate::pushdown::FILTERS_AT_ONCE;
+
 /// The statistics of all columns of a table, over some of its pages.
 ///
 /// They are exact only if every stored row counts and all pages are meant: bounds of a row that was replaced may not be
@@ -107,7 +109,9 @@ pub(crate) fn behind_filters(
         return Ok(statistics);
     }
     let input = Arc::new(EmptyExec::new(Arc::clone(snapshot.schema())));
-    let filter = FilterExec::try_new(conjunction(filters.iter().cloned()), input)?;
+    // More make no difference to an estimate.
+    let first = filters.iter().take(FILTERS_AT_ONCE).cloned();
+    let filter = FilterExec::try_new(conjunction(first), input)?;
     let estimate = filter
         .statistics_from_inputs(&[Arc::new(statistics.to_inexact())], &StatisticsArgs::new())?;
     Ok(Arc::unwrap_or_clone(estimate).to_inexact())

@@ -477,3 +477,44 @@ fn random_queries_give_the_rows_of_tables_in_memory() {
         "{num_answers} of {num_queries}"
     );
 }
+
+#[test]
+fn conditions_of_many_terms_are_no_harder_than_in_memory() {
+    let runtime = Runtime::new().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(dir.path(), StoreOptions::default()).unwrap());
+    let context = SessionContext::new();
+    darner_sql::register(&context, Arc::clone(&store), "darner");
+    runtime.block_on(async {
+        let sql = "SELECT value AS id, value AS n FROM generate_series(1, 100) AS s(value)";
+        let rows = collect(&context, sql).await.unwrap();
+        let mut transaction = store.begin().unwrap();
+        let spec = TableSpec::new(&rows[0].schema(), &["id"]).unwrap();
+        transaction.create_table("t", spec).unwrap();
+        for rows in &rows {
+            transaction.upsert("t", rows).unwrap();
+        }
+        transaction.commit().unwrap();
+    });
+    for (operator, expected) in [("AND", "85"), ("OR", "100")] {
+        // With more DataFusion 55 itself runs out of stack, in a debug build.
+        let terms: Vec<String> = (0..400).map(|i| format!("n <> {}", i * 7 + 1)).collect();
+        // Half of them on another column, so that they do not become one list.
+        let others = (0..400).map(|i| format!("id > n - {i} - 1"));
+        let terms: Vec<String> = terms
+            .into_iter()
+            .zip(others)
+            .flat_map(<[_; 2]>::from)
+            .collect();
+        let sql = format!(
+            "SELECT count(*) FROM darner.public.t WHERE {}",
+            terms.join(&format!(" {operator} "))
+        );
+        let found = runtime.block_on(runtime.spawn({
+            let context = context.clone();
+            async move { collect(&context, &sql).await }
+        }));
+        let found = printed(&found.unwrap().unwrap());
+        assert_eq!(found, [expected], "{operator}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, TryLockError},
 };
 
 use arrow_array::{BooleanArray, RecordBatch};
@@ -41,12 +41,21 @@ struct Known {
 }
 
 impl LiveCache {
-    /// The live rows of a table, found if they are not known. Others who want them wait meanwhile.
+    /// The live rows of a table, found if they are not known. Others who want them wait meanwhile, but for threads of a
+    /// rayon pool: while one of them reads pages, it takes up other work, which may come here for the same table.
     ///
     /// What is known of a table as it was before is the beginning, so that after a commit only those pages are read that
     /// may have a key of the commit.
     pub(crate) fn get(&self, table: &TableState) -> Result<Arc<LiveRows>> {
-        let mut known = lock(&self.0);
+        let mut known = if rayon::current_thread_index().is_none() {
+            lock(&self.0)
+        } else {
+            match self.0.try_lock() {
+                Ok(known) => known,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return LiveRows::find(table).map(Arc::new),
+            }
+        };
         if let Some(known) = &*known
             && Arc::ptr_eq(&known.pages, &table.pages)
         {
