@@ -5,21 +5,31 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use darner_engine::Error;
 use darner_store::Store;
 use datafusion::{
     catalog::{CatalogProvider, SchemaProvider, TableProvider},
-    common::{exec_err, not_impl_err},
+    datasource::MemTable,
     error::Result,
     logical_expr::TableType,
+    optimizer::AnalyzerRule,
     prelude::SessionContext,
 };
 
-use crate::table::StoreTable;
+use crate::{
+    create::{drop_stored, store_table, taken},
+    error::to_datafusion,
+    table::StoreTable,
+    write::{WriteLocks, WriteRule},
+};
 
 /// The one schema of a store's catalog.
 pub const SCHEMA: &str = "public";
 
 /// Makes a store a catalog of a session: its tables are `name.public.TABLE`, and come and go with those of the store.
+///
+/// The session can read and change them, make and drop them. See [`sql`](crate::sql) for what DataFusion does not do well
+/// by itself when tables are made of queries, or replaced.
 ///
 /// # Examples
 /// ```
@@ -35,6 +45,14 @@ pub const SCHEMA: &str = "public";
 pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<StoreCatalog> {
     let catalog = Arc::new(StoreCatalog::new(store));
     context.register_catalog(name, Arc::clone(&catalog) as _);
+    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 1] = [Arc::new(WriteRule)];
+    let state = context.state();
+    for rule in rules {
+        let known = &state.analyzer().rules;
+        if known.iter().all(|known| known.name() != rule.name()) {
+            context.add_analyzer_rule(rule);
+        }
+    }
     catalog
 }
 
@@ -49,6 +67,7 @@ impl StoreCatalog {
     pub fn new(store: Arc<Store>) -> Self {
         let handle = Arc::new(StoreHandle {
             store: RwLock::new(store),
+            writes: WriteLocks::default(),
         });
         Self {
             schema: Arc::new(StoreSchema {
@@ -56,6 +75,11 @@ impl StoreCatalog {
                 others: RwLock::default(),
             }),
         }
+    }
+
+    /// What all tables of the catalog share.
+    pub(crate) fn handle(&self) -> &Arc<StoreHandle> {
+        &self.schema.handle
     }
 
     /// Goes on with another opening of the store, for the statements that are planned from now on.
@@ -77,6 +101,8 @@ impl CatalogProvider for StoreCatalog {
 /// What everything that was planned on one catalog shares.
 pub(crate) struct StoreHandle {
     store: RwLock<Arc<Store>>,
+    /// Held by statements that change tables.
+    pub(crate) writes: WriteLocks,
 }
 
 impl StoreHandle {
@@ -84,6 +110,16 @@ impl StoreHandle {
     pub(crate) fn store(&self) -> Arc<Store> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&store)
+    }
+
+    /// Fails if the store is open for reading only.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.store().is_read_only() {
+            return Err(to_datafusion(Error::invalid(
+                "the store was opened read-only: its tables cannot be changed",
+            )));
+        }
+        Ok(())
     }
 
     fn set(&self, store: Arc<Store>) {
@@ -149,15 +185,22 @@ impl SchemaProvider for StoreSchema {
         table: Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
         if self.is_stored(&name) {
-            return exec_err!("name is taken: table=`{name}`");
+            return Err(to_datafusion(taken(&name)));
+        }
+        // That is what DataFusion makes of a CREATE TABLE.
+        if let Some(table) = table.downcast_ref::<MemTable>() {
+            store_table(&self.handle, &name, table)?;
+            return Ok(None);
         }
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         Ok(others.insert(name, table))
     }
 
     fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        if self.is_stored(name) {
-            return not_impl_err!("tables of the store cannot be dropped in SQL: table=`{name}`");
+        let stored = self.handle.store().table(name).ok();
+        if let Some(snapshot) = stored.filter(|_| self.other(name).is_none()) {
+            drop_stored(&self.handle, name)?;
+            return Ok(Some(Arc::new(StoreTable::new(snapshot))));
         }
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         Ok(others.remove(name))

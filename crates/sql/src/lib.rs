@@ -1,13 +1,17 @@
 //! Darner's tables in DataFusion SQL.
 
+mod blocking;
 mod catalog;
+mod create;
 mod error;
 mod scan;
 mod session;
 mod table;
+mod write;
 
 pub use self::{
     catalog::{SCHEMA, StoreCatalog, register},
+    create::{execute, sql, statement_to_plan},
     session::{QueryStream, Session},
     table::StoreTable,
 };

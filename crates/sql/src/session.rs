@@ -11,13 +11,14 @@ use datafusion::{
         ArrowReadOptions, CsvReadOptions, JsonReadOptions, ParquetReadOptions,
     },
     execution::SendableRecordBatchStream,
-    prelude::{SessionConfig, SessionContext},
+    prelude::{SQLOptions, SessionConfig, SessionContext},
 };
 use futures::StreamExt;
 use tokio::runtime::Runtime;
 
 use crate::{
     catalog::{SCHEMA, register},
+    create,
     error::from_datafusion,
 };
 
@@ -126,7 +127,10 @@ impl Session {
     pub fn query(&self, sql: &str) -> Result<QueryStream<'_>> {
         let stream = self
             .runtime
-            .block_on(async { self.context.sql(sql).await?.execute_stream().await })
+            .block_on(async {
+                let rows = create::sql(&self.context, sql, SQLOptions::new()).await?;
+                rows.execute_stream().await
+            })
             .map_err(from_datafusion)?;
         Ok(QueryStream {
             schema: stream.schema(),

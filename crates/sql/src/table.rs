@@ -7,18 +7,21 @@ use darner_store::TableSnapshot;
 use datafusion::{
     catalog::{Session, TableProvider},
     error::Result,
-    logical_expr::{Expr, TableType},
+    logical_expr::{Expr, TableType, dml::InsertOp},
     physical_plan::ExecutionPlan,
 };
 
-use crate::{catalog::StoreHandle, scan::StoreScanExec};
+use crate::{
+    catalog::StoreHandle,
+    scan::StoreScanExec,
+    write::{Statement, WriteTarget, refuse_parts, writable},
+};
 
 /// A table as of one commit: every scan of it reads the same rows.
 #[derive(Clone)]
 pub struct StoreTable {
     snapshot: TableSnapshot,
     /// The store to write to; `None` for a table that stays as it is.
-    #[expect(dead_code, reason = "for statements that write")]
     handle: Option<Arc<StoreHandle>>,
 }
 
@@ -29,6 +32,16 @@ impl StoreTable {
             snapshot,
             handle: None,
         }
+    }
+
+    /// The rows.
+    pub(crate) fn snapshot(&self) -> &TableSnapshot {
+        &self.snapshot
+    }
+
+    /// What the table goes with; `None` for one that stays as it is.
+    pub(crate) fn handle(&self) -> Option<&Arc<StoreHandle>> {
+        self.handle.as_ref()
     }
 
     /// Makes a table of a catalog.
@@ -70,5 +83,42 @@ impl TableProvider for StoreTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let scan = StoreScanExec::try_new(self.snapshot.clone(), projection.cloned(), limit)?;
         Ok(Arc::new(scan))
+    }
+
+    async fn insert_into(
+        &self,
+        session: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        op: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        // Only a session without our rules comes here. It cannot plan again, and need not: it only adds.
+        let statement = match op {
+            InsertOp::Overwrite => Statement::Overwrite,
+            InsertOp::Append | InsertOp::Replace => Statement::Upsert,
+        };
+        let (handle, snapshot) = (Arc::clone(writable(self)?), self.snapshot.clone());
+        let target = WriteTarget::of(handle, snapshot, statement, input.schema());
+        Ok(target.plan(session, input))
+    }
+
+    async fn delete_from(
+        &self,
+        _session: &dyn Session,
+        _filters: Vec<Expr>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        refuse_parts("DELETE", &self.snapshot)
+    }
+
+    async fn update(
+        &self,
+        _session: &dyn Session,
+        _assignments: Vec<(String, Expr)>,
+        _filters: Vec<Expr>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        refuse_parts("UPDATE", &self.snapshot)
+    }
+
+    async fn truncate(&self, _session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        refuse_parts("TRUNCATE", &self.snapshot)
     }
 }
