@@ -17,8 +17,10 @@ use datafusion::{
 };
 
 use crate::{
+    cache::DimensionCache,
     create::{drop_stored, store_table, taken},
     error::to_datafusion,
+    functions::{self, PinLookups},
     table::StoreTable,
     write::{WriteLocks, WriteRule},
 };
@@ -28,8 +30,9 @@ pub const SCHEMA: &str = "public";
 
 /// Makes a store a catalog of a session: its tables are `name.public.TABLE`, and come and go with those of the store.
 ///
-/// The session can read and change them, make and drop them. See [`sql`](crate::sql) for what DataFusion does not do well
-/// by itself when tables are made of queries, or replaced.
+/// The session can read and change them, make and drop them, and has the functions `darner_at`, `darner_history`,
+/// `darner_changes`, `dim_get` and `dim_has`. See
+/// [`sql`](crate::sql) for what DataFusion does not do well by itself when tables are made of queries, or replaced.
 ///
 /// # Examples
 /// ```
@@ -45,7 +48,10 @@ pub const SCHEMA: &str = "public";
 pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<StoreCatalog> {
     let catalog = Arc::new(StoreCatalog::new(store));
     context.register_catalog(name, Arc::clone(&catalog) as _);
-    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 1] = [Arc::new(WriteRule)];
+    functions::register(context, name, catalog.handle());
+    // A write keeps its input to plan it again, so that lookups in it are found anew each time: it comes first.
+    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 2] =
+        [Arc::new(WriteRule), Arc::new(PinLookups)];
     let state = context.state();
     for rule in rules {
         let known = &state.analyzer().rules;
@@ -68,6 +74,7 @@ impl StoreCatalog {
         let handle = Arc::new(StoreHandle {
             store: RwLock::new(store),
             writes: WriteLocks::default(),
+            dimensions: Arc::default(),
         });
         Self {
             schema: Arc::new(StoreSchema {
@@ -103,6 +110,7 @@ pub(crate) struct StoreHandle {
     store: RwLock<Arc<Store>>,
     /// Held by statements that change tables.
     pub(crate) writes: WriteLocks,
+    dimensions: Arc<DimensionCache>,
 }
 
 impl StoreHandle {
@@ -110,6 +118,11 @@ impl StoreHandle {
     pub(crate) fn store(&self) -> Arc<Store> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&store)
+    }
+
+    /// Dimensions of the store's tables, also of those that another opening of it had.
+    pub(crate) fn dimensions(&self) -> &Arc<DimensionCache> {
+        &self.dimensions
     }
 
     /// Fails if the store is open for reading only.

@@ -1,9 +1,11 @@
 //! Darner's tables in DataFusion SQL.
 
 mod blocking;
+mod cache;
 mod catalog;
 mod create;
 mod error;
+mod functions;
 mod scan;
 mod session;
 mod table;

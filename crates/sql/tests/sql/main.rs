@@ -9,7 +9,11 @@
 mod create;
 /// A store in a session, and its answers.
 mod fixture;
+/// Lookups of single rows.
+mod lookup;
 /// Of `MERGE INTO`.
 mod merge;
+/// Older versions, and what has changed.
+mod past;
 /// Statements that change rows.
 mod write;
