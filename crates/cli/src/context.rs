@@ -8,7 +8,7 @@ use std::{
 use darner_engine::{Control, Error, ErrorKind};
 use darner_store::{AsOf, Store, StoreOptions, TableSnapshot};
 
-use crate::{args::Args, error::Result, print, progress::Bar, time};
+use crate::{args::Args, error::Result, print, progress::Bar};
 
 /// The settings of this run of the program.
 pub(crate) struct Context {
@@ -107,7 +107,6 @@ pub(crate) fn find_table(store: &Store, name: &str, as_of: Option<AsOf>) -> Resu
     let Some(as_of) = as_of else {
         return Ok(store.table(name)?);
     };
-    time::check_not_to_come(as_of)?;
     Ok(store.table_at(name, as_of)?)
 }
 

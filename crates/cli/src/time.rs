@@ -2,12 +2,8 @@
 
 use std::time::Duration;
 
-use arrow_array::timezone::Tz;
-use arrow_cast::parse::string_to_datetime;
-use darner_engine::{Error, Result};
-use darner_store::{AsOf, Clock};
-
-use crate::print;
+use darner_engine::Error;
+use darner_store::AsOf;
 
 /// Units of durations in seconds, the largest first.
 const UNITS: [(char, u64); 5] = [
@@ -18,47 +14,10 @@ const UNITS: [(char, u64); 5] = [
     ('s', 1),
 ];
 
-/// Reads a version or a time: digits alone are a version.
+/// Reads a version or a time.
 pub(crate) fn parse_as_of(text: &str) -> Result<AsOf, String> {
-    let text = text.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text
-            .parse()
-            .map(AsOf::Version)
-            .map_err(|_| "there are no versions that large".to_owned());
-    }
-    parse_time(text).map(AsOf::Time)
-}
-
-/// Microseconds since 1970. A time without a zone is one of UTC, and one without a time of day is midnight.
-fn parse_time(text: &str) -> Result<i64, String> {
-    let wrong = || {
-        "not a version and not a time: a time is written as 2026-11-20, '2026-11-20 13:00' or 2026-11-20T13:00:00+01:00"
-            .to_owned()
-    };
-    // Arrow wants seconds.
-    let with_seconds = match text.as_bytes() {
-        [.., b':'] => None,
-        bytes if bytes.get(13) == Some(&b':') && bytes.get(16) != Some(&b':') => text
-            .split_at_checked(16)
-            .map(|(to_minute, rest)| format!("{to_minute}:00{rest}")),
-        _ => None,
-    };
-    let utc: Tz = "UTC".parse().map_err(|_| wrong())?;
-    string_to_datetime(&utc, with_seconds.as_deref().unwrap_or(text))
-        .map(|time| time.timestamp_micros())
-        .map_err(|_| wrong())
-}
-
-/// Refuses a time that has not come: what a table will be like then cannot be told. Versions are checked by the store.
-pub(crate) fn check_not_to_come(as_of: AsOf) -> Result<()> {
-    match as_of {
-        AsOf::Time(time_us) if time_us > Clock::default().now_us() => Err(Error::invalid(format!(
-            "time is still to come: time=`{}`",
-            print::time(time_us)
-        ))),
-        _ => Ok(()),
-    }
+    text.parse()
+        .map_err(|error: Error| error.message().to_owned())
 }
 
 /// Reads a length of time such as `7d`, `90s` or `1h30m`; `0` needs no unit.
@@ -114,42 +73,6 @@ pub(crate) fn duration_text(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_read_in_every_usual_form() {
-        let midnight = 1_795_132_800_000_000;
-        for (text, seconds) in [
-            ("2026-11-20", 0),
-            ("2026-11-20 13:00", 13 * 3600),
-            ("2026-11-20T13:00", 13 * 3600),
-            ("2026-11-20T13:00Z", 13 * 3600),
-            ("2026-11-20 13:00:05", 13 * 3600 + 5),
-            ("2026-11-20T13:00:00Z", 13 * 3600),
-            ("2026-11-20T13:00:00+01:00", 12 * 3600),
-            ("2026-11-20 13:00-02:30", 15 * 3600 + 1800),
-        ] {
-            let expected = AsOf::Time(midnight + seconds * 1_000_000);
-            assert_eq!(parse_as_of(text), Ok(expected), "{text}");
-        }
-        assert_eq!(
-            parse_as_of("2026-11-20T00:00:00.123456Z"),
-            Ok(AsOf::Time(midnight + 123_456))
-        );
-        assert_eq!(parse_as_of("20"), Ok(AsOf::Version(20)));
-        for text in [
-            "",
-            "yesterday",
-            "-1",
-            "2026-13-01",
-            "2026-11-20 25:00",
-            "2026-11-20 13:",
-            "1e3",
-            "99999999999999999999",
-            "2026-11-20 13:0é",
-        ] {
-            assert!(parse_as_of(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn durations_are_read_and_shown() {

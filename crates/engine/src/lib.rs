@@ -5,6 +5,7 @@
 //! [`load_dimension`] go between files, the store's tables and dimensions. Everything is synchronous and runs on the
 //! current rayon pool.
 
+mod changes;
 mod dimension;
 mod error;
 mod huge;
@@ -18,6 +19,7 @@ mod source;
 mod unique;
 
 pub use self::{
+    changes::ChangedRows,
     dimension::{Dimension, DimensionBuilder, Found, Key, Matches},
     error::{Error, ErrorKind, Result},
     index::{BUILD_ROWS_MAX, Layout, LayoutKind, NO_MATCH},

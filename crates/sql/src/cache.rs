@@ -95,7 +95,6 @@ impl DimensionCache {
     /// # Errors
     /// [`ErrorKind::Invalid`](darner_engine::ErrorKind::Invalid) for an unknown column, and those of
     /// [`load_dimension`]. Nothing is kept then.
-    #[expect(dead_code, reason = "for functions that look rows up")]
     pub(crate) fn get(
         &self,
         snapshot: &TableSnapshot,

@@ -5,10 +5,11 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use darner_engine::Error;
 use darner_store::Store;
 use datafusion::{
     catalog::{CatalogProvider, SchemaProvider, TableProvider},
-    common::{exec_err, not_impl_err},
+    datasource::MemTable,
     error::Result,
     logical_expr::TableType,
     optimizer::AnalyzerRule,
@@ -16,8 +17,15 @@ use datafusion::{
 };
 
 use crate::{
-    cache::DimensionCache, lookup_join, options::DarnerOptions, pin::PinSnapshots,
+    cache::DimensionCache,
+    create::{drop_stored, store_table, taken},
+    error::to_datafusion,
+    functions::{self, PinLookups},
+    lookup_join,
+    options::DarnerOptions,
+    pin::PinSnapshots,
     table::StoreTable,
+    write::{WriteLocks, WriteRule},
 };
 
 /// The one schema of a store's catalog.
@@ -25,10 +33,12 @@ pub const SCHEMA: &str = "public";
 
 /// Makes a store a catalog of a session: its tables are `name.public.TABLE`, and come and go with those of the store.
 ///
-/// All tables of it that one query reads are as of one commit, the newest when the query is planned.
+/// All tables of it that one query reads are as of one commit, the newest when the query is planned. The session can
+/// change them, make and drop them, learns to join with them by lookups, and has the options of [`DarnerOptions`] and the
+/// functions `darner_at`, `darner_history`, `darner_changes`, `dim_get` and `dim_has`. See [`sql`](crate::sql) for what
+/// DataFusion does not do well by itself when tables are made of queries, or replaced.
 ///
-/// The session learns to join with these tables by lookups, and the options of [`DarnerOptions`]. Do this before
-/// statements are prepared: the session forgets those that were.
+/// Do this before statements are prepared: the session forgets those that were.
 ///
 /// # Examples
 /// ```
@@ -46,15 +56,20 @@ pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<
     context.register_catalog(name, Arc::clone(&catalog) as _);
     DarnerOptions::add_to(context);
     lookup_join::install(context);
+    functions::register(context, name, catalog.handle());
+    // A write keeps its input to plan it again, so that tables and lookups in it are found anew each time: it comes first.
+    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 3] = [
+        Arc::new(WriteRule),
+        Arc::new(PinLookups),
+        Arc::new(PinSnapshots),
+    ];
     let state = context.state();
     // One rule serves all catalogs of a session.
-    let has_rule = state
-        .analyzer()
-        .rules
-        .iter()
-        .any(|rule| rule.name() == PinSnapshots.name());
-    if !has_rule {
-        context.add_analyzer_rule(Arc::new(PinSnapshots));
+    for rule in rules {
+        let known = &state.analyzer().rules;
+        if known.iter().all(|known| known.name() != rule.name()) {
+            context.add_analyzer_rule(rule);
+        }
     }
     catalog
 }
@@ -70,6 +85,7 @@ impl StoreCatalog {
     pub fn new(store: Arc<Store>) -> Self {
         let handle = Arc::new(StoreHandle {
             store: RwLock::new(store),
+            writes: WriteLocks::default(),
             dimensions: Arc::default(),
         });
         Self {
@@ -78,6 +94,11 @@ impl StoreCatalog {
                 others: RwLock::default(),
             }),
         }
+    }
+
+    /// What all tables of the catalog share.
+    pub(crate) fn handle(&self) -> &Arc<StoreHandle> {
+        &self.schema.handle
     }
 
     /// Goes on with another opening of the store, for the statements that are planned from now on.
@@ -99,6 +120,8 @@ impl CatalogProvider for StoreCatalog {
 /// What everything that was planned on one catalog shares.
 pub(crate) struct StoreHandle {
     store: RwLock<Arc<Store>>,
+    /// Held by statements that change tables.
+    pub(crate) writes: WriteLocks,
     dimensions: Arc<DimensionCache>,
 }
 
@@ -112,6 +135,16 @@ impl StoreHandle {
     /// Dimensions of the store's tables, also of those that another opening of it had.
     pub(crate) fn dimensions(&self) -> &Arc<DimensionCache> {
         &self.dimensions
+    }
+
+    /// Fails if the store is open for reading only.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.store().is_read_only() {
+            return Err(to_datafusion(Error::invalid(
+                "the store was opened read-only: its tables cannot be changed",
+            )));
+        }
+        Ok(())
     }
 
     fn set(&self, store: Arc<Store>) {
@@ -177,15 +210,22 @@ impl SchemaProvider for StoreSchema {
         table: Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
         if self.is_stored(&name) {
-            return exec_err!("name is taken: table=`{name}`");
+            return Err(to_datafusion(taken(&name)));
+        }
+        // That is what DataFusion makes of a CREATE TABLE.
+        if let Some(table) = table.downcast_ref::<MemTable>() {
+            store_table(&self.handle, &name, table)?;
+            return Ok(None);
         }
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         Ok(others.insert(name, table))
     }
 
     fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        if self.is_stored(name) {
-            return not_impl_err!("tables of the store cannot be dropped in SQL: table=`{name}`");
+        let stored = self.handle.store().table(name).ok();
+        if let Some(snapshot) = stored.filter(|_| self.other(name).is_none()) {
+            drop_stored(&self.handle, name)?;
+            return Ok(Some(Arc::new(StoreTable::new(snapshot))));
         }
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         Ok(others.remove(name))

@@ -1,9 +1,12 @@
 //! Darner's tables in DataFusion SQL.
 
+mod blocking;
 mod cache;
 mod catalog;
+mod create;
 mod error;
 mod files;
+mod functions;
 mod guard;
 mod lookup_join;
 mod options;
@@ -18,9 +21,11 @@ mod session_options;
 mod statistics;
 mod table;
 mod worker;
+mod write;
 
 pub use self::{
     catalog::{SCHEMA, StoreCatalog, register},
+    create::{execute, sql, statement_to_plan},
     guard::Needs,
     options::DarnerOptions,
     plan::{Answer, Plan, QueryStream},

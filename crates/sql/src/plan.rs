@@ -20,6 +20,7 @@ use futures::StreamExt;
 use tokio::sync::Semaphore;
 
 use crate::{
+    create,
     error::from_datafusion,
     guard::{Effects, Needs},
     script,
@@ -74,6 +75,11 @@ impl<'s> Plan<'s> {
     pub fn answer(&self) -> Answer {
         match &self.logical {
             Some(LogicalPlan::Dml(_) | LogicalPlan::Copy(_)) => Answer::Count,
+            Some(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)))
+                if create::has_rows(table) =>
+            {
+                Answer::Count
+            }
             Some(LogicalPlan::Ddl(_) | LogicalPlan::Statement(_)) => Answer::Nothing,
             _ => Answer::Rows,
         }
@@ -93,7 +99,7 @@ impl<'s> Plan<'s> {
         let taken = Arc::clone(&permits);
         let task = self.session.worker().spawn(async move {
             let stream = async {
-                let frame = context.execute_logical_plan(plan).await?;
+                let frame = create::execute(&context, plan).await?;
                 frame.execute_stream().await
             };
             let mut stream = match stream.await.map_err(from_datafusion) {
@@ -148,7 +154,7 @@ async fn plan(
         name
     };
     let parse = || state.sql_to_statement(sql, &name).map_err(from_datafusion);
-    let mut plan = match state.statement_to_plan(parse()?).await {
+    let mut plan = match create::statement_to_plan(&state, parse()?).await {
         Ok(plan) => plan,
         Err(error) => {
             let missing = missing_table(context, options, &parse()?, &error.to_string());

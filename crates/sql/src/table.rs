@@ -8,7 +8,7 @@ use datafusion::{
     catalog::{Session, TableProvider},
     common::{Constraint, Constraints, DFSchema},
     error::Result,
-    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType, dml::InsertOp},
     physical_plan::ExecutionPlan,
 };
 
@@ -17,6 +17,7 @@ use crate::{
     catalog::StoreHandle,
     pushdown::classify,
     scan::{ScanRequest, StoreScanExec},
+    write::{Statement, WriteTarget, refuse_parts, writable},
 };
 
 /// A table as of one commit: every scan of it reads the same rows.
@@ -125,5 +126,42 @@ impl TableProvider for StoreTable {
         }
         let scan = StoreScanExec::plan(self.snapshot.clone(), request)?;
         Ok(Arc::new(scan.with_cache(Arc::clone(&self.dimensions))))
+    }
+
+    async fn insert_into(
+        &self,
+        session: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        op: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        // Only a session without our rules comes here. It cannot plan again, and need not: it only adds.
+        let statement = match op {
+            InsertOp::Overwrite => Statement::Overwrite,
+            InsertOp::Append | InsertOp::Replace => Statement::Upsert,
+        };
+        let (handle, snapshot) = (Arc::clone(writable(self)?), self.snapshot.clone());
+        let target = WriteTarget::of(handle, snapshot, statement, input.schema());
+        Ok(target.plan(session, input))
+    }
+
+    async fn delete_from(
+        &self,
+        _session: &dyn Session,
+        _filters: Vec<Expr>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        refuse_parts("DELETE", &self.snapshot)
+    }
+
+    async fn update(
+        &self,
+        _session: &dyn Session,
+        _assignments: Vec<(String, Expr)>,
+        _filters: Vec<Expr>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        refuse_parts("UPDATE", &self.snapshot)
+    }
+
+    async fn truncate(&self, _session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        refuse_parts("TRUNCATE", &self.snapshot)
     }
 }

@@ -24,6 +24,13 @@ pub(crate) struct TableId {
 
 /// One step of a commit.
 pub(crate) enum Change {
+    /// Nothing changes here, but the commit is refused if another one has changed the table since this one. It comes
+    /// before all other steps, and does not go into the log: what is there was admitted.
+    Require {
+        name: String,
+        table: TableId,
+        changed: u64,
+    },
     /// A new, empty table.
     Create {
         name: String,
@@ -114,6 +121,11 @@ impl<'a> Overlay<'a> {
     fn admit_one(&mut self, change: &Change) -> Result<()> {
         let (name, expected, after) = match change {
             Change::Watermark { .. } | Change::State { .. } => return Ok(()),
+            Change::Require {
+                name,
+                table,
+                changed,
+            } => return self.check_unchanged(name, *table, *changed),
             Change::Create { name, table, .. } => (name, None, Some(*table)),
             Change::Drop { name, table } => (name, Some(*table), None),
             Change::Replace {
@@ -143,6 +155,23 @@ impl<'a> Overlay<'a> {
         }
         self.changed.insert(name.clone(), after);
         Ok(())
+    }
+
+    fn check_unchanged(&self, name: &str, table: TableId, changed: u64) -> Result<()> {
+        let is_same = |found: &TableState| {
+            (found.id, found.incarnation, found.changed.number)
+                == (table.id, table.incarnation, changed)
+        };
+        // A commit of the same group has no version yet.
+        if !self.changed.contains_key(name) && self.state.tables.get(name).is_some_and(is_same) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "table was changed by another commit meanwhile: table=`{name}` read=`{changed}`; try again"
+            ),
+        ))
     }
 }
 
@@ -381,7 +410,7 @@ pub(crate) fn apply(state: &mut State, version: Version, changes: Vec<Change>) {
                 }
             }
             // Namespaces are shared, so whoever calls this brings it to them when it counts.
-            Change::State { .. } => {}
+            Change::State { .. } | Change::Require { .. } => {}
         }
     }
     for (name, kind) in touched {
@@ -468,6 +497,7 @@ pub(crate) fn encode(changes: &[Change], version: Version) -> Vec<u8> {
     let mut out = Encoder::with_capacity(usize::try_from(num_bytes).unwrap_or_default());
     for change in changes {
         match change {
+            Change::Require { .. } => {}
             Change::Create {
                 name, table, spec, ..
             } => {

@@ -305,15 +305,22 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no such table, it was made later, or that version is not kept any more;
-    /// [`ErrorKind::Invalid`] for a version that is still to come.
+    /// [`ErrorKind::Invalid`] for a version or a time that is still to come.
     pub fn table_at(&self, name: &str, as_of: AsOf) -> Result<TableSnapshot> {
-        let newest = self.version().number;
-        if let AsOf::Version(number) = as_of
-            && number > newest
-        {
-            return Err(Error::invalid(format!(
-                "version is still to come: version=`{number}` newest=`{newest}`"
-            )));
+        let newest = self.version();
+        match as_of {
+            AsOf::Version(number) if number > newest.number => {
+                return Err(Error::invalid(format!(
+                    "version is still to come: version=`{number}` newest=`{newest}`"
+                )));
+            }
+            // What a table will be like then cannot be told.
+            AsOf::Time(time_us)
+                if time_us > newest.time_us && time_us > self.options.clock.now_us() =>
+            {
+                return Err(Error::invalid(format!("time is still to come: {as_of}")));
+            }
+            _ => {}
         }
         self.table(name)?.at(as_of)
     }

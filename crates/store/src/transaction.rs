@@ -13,6 +13,7 @@ use crate::{
     namespace::{StateOp, expires_us},
     page::{EncodedPage, PageEncoder, PageKind},
     store::Store,
+    table::TableSnapshot,
     version::Version,
 };
 
@@ -303,6 +304,36 @@ impl<'s> Transaction<'s> {
         Ok(())
     }
 
+    /// Refuses the commit if another one changes the table after this snapshot was taken. For changes that were made
+    /// from what was read: then the rows that were read and those that are replaced are of one state.
+    ///
+    /// # Examples
+    /// ```
+    /// # use darner_store::{ErrorKind, Result, Store, TableSnapshot, Version};
+    /// # fn changed(transaction: &mut darner_store::Transaction<'_>, table: &TableSnapshot) -> Result<()> { Ok(()) }
+    /// # fn change(store: &Store) -> Result<Version> {
+    /// loop {
+    ///     let table = store.table("names")?;
+    ///     let mut transaction = store.begin()?;
+    ///     transaction.require_unchanged(&table);
+    ///     changed(&mut transaction, &table)?;
+    ///     match transaction.commit() {
+    ///         Err(error) if error.kind() == ErrorKind::Conflict => {}
+    ///         done => return done,
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn require_unchanged(&mut self, snapshot: &TableSnapshot) {
+        let require = Change::Require {
+            name: snapshot.name().to_owned(),
+            table: snapshot.id(),
+            changed: snapshot.version().number,
+        };
+        // Before what this transaction does to the table itself.
+        self.changes.insert(0, require);
+    }
+
     /// The columns and key of a table as this transaction sees it, or `None`.
     pub fn table_spec(&mut self, name: &str) -> Option<Arc<TableSpec>> {
         self.find(name).map(|target| target.spec)
@@ -313,8 +344,8 @@ impl<'s> Transaction<'s> {
     /// A transaction without changes is no commit: the answer is the version that there is.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if another commit has created, replaced or dropped one of the tables meanwhile;
-    /// nothing is changed then. [`ErrorKind::Unavailable`] if the disk failed or is full: whether the commit is found
+    /// [`ErrorKind::Conflict`] if another commit has created, replaced or dropped one of the tables meanwhile, or changed
+    /// one that [`require_unchanged`](Self::require_unchanged) names; nothing is changed then. [`ErrorKind::Unavailable`] if the disk failed or is full: whether the commit is found
     /// by the next open is unknown then, but it is whole or not there.
     pub fn commit(mut self) -> Result<Version> {
         if self.has_failed {
@@ -323,7 +354,8 @@ impl<'s> Transaction<'s> {
                 "transaction cannot be committed because a part of it could not be written; begin another",
             ));
         }
-        if self.changes.is_empty() {
+        let is_change = |change: &Change| !matches!(change, Change::Require { .. });
+        if !self.changes.iter().any(is_change) {
             return Ok(self.store.version());
         }
         for change in &mut self.changes {

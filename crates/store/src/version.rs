@@ -2,11 +2,15 @@
 
 use std::{
     fmt,
+    str::FromStr,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use arrow_array::temporal_conversions::timestamp_us_to_datetime;
+use arrow_array::{temporal_conversions::timestamp_us_to_datetime, timezone::Tz};
+use arrow_cast::parse::string_to_datetime;
+
+use crate::error::{Error, Result};
 
 /// A commit: its number, one more than that of the commit before, and when it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +58,38 @@ impl fmt::Display for AsOf {
     }
 }
 
+impl FromStr for AsOf {
+    type Err = Error;
+
+    /// Reads a version or a time: digits alone are a version. A time without a zone is one of UTC, and one without a
+    /// time of day is midnight.
+    fn from_str(text: &str) -> Result<Self> {
+        let text = text.trim();
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let number = text.parse().map(Self::Version);
+            return number.map_err(|_| Error::invalid("there are no versions that large"));
+        }
+        let wrong = || {
+            Error::invalid(
+                "not a version and not a time: a time is written as 2026-11-20, '2026-11-20 13:00' or \
+                 2026-11-20T13:00:00+01:00",
+            )
+        };
+        // Arrow wants seconds.
+        let with_seconds = match text.as_bytes() {
+            [.., b':'] => None,
+            bytes if bytes.get(13) == Some(&b':') && bytes.get(16) != Some(&b':') => text
+                .split_at_checked(16)
+                .map(|(to_minute, rest)| format!("{to_minute}:00{rest}")),
+            _ => None,
+        };
+        let utc: Tz = "UTC".parse().map_err(|_| wrong())?;
+        string_to_datetime(&utc, with_seconds.as_deref().unwrap_or(text))
+            .map(|time| Self::Time(time.timestamp_micros()))
+            .map_err(|_| wrong())
+    }
+}
+
 /// Where a store reads the time: the system's clock, or one that a test turns by hand.
 #[derive(Clone, Default)]
 pub struct Clock(Option<Arc<dyn Fn() -> i64 + Send + Sync>>);
@@ -96,5 +132,41 @@ mod tests {
         assert_eq!(shown(1_795_132_800_000_000), "time=`2026-11-20T00:00:00Z`");
         assert_eq!(shown(1_500_000), "time=`1970-01-01T00:00:01.500Z`");
         assert_eq!(shown(i64::MAX), format!("time_us=`{}`", i64::MAX));
+    }
+
+    #[test]
+    fn times_are_read_in_every_usual_form() {
+        let midnight = 1_795_132_800_000_000;
+        for (text, seconds) in [
+            ("2026-11-20", 0),
+            ("2026-11-20 13:00", 13 * 3600),
+            ("2026-11-20T13:00", 13 * 3600),
+            ("2026-11-20T13:00Z", 13 * 3600),
+            ("2026-11-20 13:00:05", 13 * 3600 + 5),
+            ("2026-11-20T13:00:00Z", 13 * 3600),
+            ("2026-11-20T13:00:00+01:00", 12 * 3600),
+            ("2026-11-20 13:00-02:30", 15 * 3600 + 1800),
+        ] {
+            let expected = AsOf::Time(midnight + seconds * 1_000_000);
+            assert_eq!(text.parse::<AsOf>().unwrap(), expected, "{text}");
+        }
+        assert_eq!(
+            "2026-11-20T00:00:00.123456Z".parse::<AsOf>().unwrap(),
+            AsOf::Time(midnight + 123_456)
+        );
+        assert_eq!("20".parse::<AsOf>().unwrap(), AsOf::Version(20));
+        for text in [
+            "",
+            "yesterday",
+            "-1",
+            "2026-13-01",
+            "2026-11-20 25:00",
+            "2026-11-20 13:",
+            "1e3",
+            "99999999999999999999",
+            "2026-11-20 13:0é",
+        ] {
+            assert!(text.parse::<AsOf>().is_err(), "{text}");
+        }
     }
 }

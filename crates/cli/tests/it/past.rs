@@ -197,7 +197,7 @@ fn changes_are_the_new_rows_and_the_deleted_keys() {
     place.fails(
         &["changes", "airports", "--since", "4", "--as-of", "3"],
         2,
-        &["--since is later"],
+        &["changes begin later"],
     );
     place.fails(&["changes", "airports"], 2, &["--since"]);
 }
@@ -219,7 +219,7 @@ fn changes_of_a_table_that_was_replaced_tell_which_keys_went() {
     place.fails(
         &[&changes[..], &["3"]].concat(),
         2,
-        &["another key", "`faa`", "`id`", "--since 0"],
+        &["another key", "`faa`", "`id`", "since version 0"],
     );
     // The name of the column that says what was done is taken.
     let run = place.ok(&[&changes[..], &["0"]].concat());

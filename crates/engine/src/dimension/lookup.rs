@@ -144,6 +144,25 @@ impl Dimension {
         })
     }
 
+    /// A column, by its place in the schema, of the rows that a probe has found; null where it found none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if there is no such column,
+    /// [`ErrorKind::Resource`](crate::ErrorKind::Resource) if strings of the rows pass 2 GiB and their type does not
+    /// hold that.
+    /// # Panics
+    /// May panic with the matches of another dimension.
+    pub fn column_of(&self, column: usize, matches: &Matches) -> Result<ArrayRef> {
+        let Some(found) = self.columns.get(column) else {
+            return Err(Error::invalid(format!(
+                "a dimension has no such column: column=`{column}` columns=`{}` dimension=`{}`",
+                self.columns.len(),
+                self.name()
+            )));
+        };
+        found.gather(&Wanted::new(matches.build_idx()))
+    }
+
     /// All columns of some rows. Those of a large dimension come from one place a row, see [`Pack`].
     fn gather(&self, wanted: &Wanted<'_>) -> Result<Vec<ArrayRef>> {
         let whole = self.whole.get_or_init(|| {

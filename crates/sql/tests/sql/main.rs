@@ -35,3 +35,21 @@ mod random;
 
 /// Stores, sessions and their answers, for tests that are not files.
 mod support;
+
+/// A store in a session, and its answers, for statements that write.
+mod fixture;
+
+/// Tables that are made and dropped.
+mod create;
+
+/// Lookups of single rows.
+mod lookup;
+
+/// Of `MERGE INTO`.
+mod merge;
+
+/// Older versions, and what has changed.
+mod past;
+
+/// Statements that change rows.
+mod write;

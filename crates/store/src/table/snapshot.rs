@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     catalog::TableSpec,
+    change::TableId,
     error::{Error, Result},
     history::{HISTORY_UNREADABLE_MAX, Retention, TableCommit},
     page::{PageKind, PageMeta},
@@ -55,6 +56,13 @@ impl TableSnapshot {
     /// The table's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn id(&self) -> TableId {
+        TableId {
+            id: self.table.id,
+            incarnation: self.table.incarnation,
+        }
     }
 
     /// The columns and key.

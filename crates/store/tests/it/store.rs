@@ -639,3 +639,86 @@ fn many_may_look_for_live_rows_at_once() {
         });
     }
 }
+
+#[test]
+fn a_commit_can_require_that_a_table_is_as_it_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(with_table(dir.path()));
+    let options = StoreOptions {
+        bulk_bytes: 1 << 16,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(dir.path(), options).unwrap();
+    let mut transaction = store.begin().unwrap();
+    transaction.create_table("others", spec()).unwrap();
+    transaction.commit().unwrap();
+    let requiring = |table: &str, to: i64| {
+        let mut transaction = store.begin().unwrap();
+        transaction.upsert("names", &rows(0, to)).unwrap();
+        transaction.require_unchanged(&store.table(table).unwrap());
+        transaction
+    };
+    // What it changes itself does not count, nor what others do to other tables.
+    let one = requiring("names", 1);
+    let mut other = store.begin().unwrap();
+    other.upsert("others", &rows(0, 1)).unwrap();
+    other.commit().unwrap();
+    one.commit().unwrap();
+    // But a commit that comes between does, small or large, and whatever it did.
+    let between: [fn(&mut darner_store::Transaction<'_>); 4] = [
+        |transaction| transaction.upsert("names", &rows(500, 501)).unwrap(),
+        |transaction| transaction.upsert("names", &rows(0, 20_000)).unwrap(),
+        |transaction| transaction.replace("names", spec()).unwrap(),
+        |transaction| transaction.drop_table("names").unwrap(),
+    ];
+    for action in between {
+        let late = requiring("names", 2);
+        let large = requiring("names", 20_000);
+        let mut transaction = store.begin().unwrap();
+        action(&mut transaction);
+        let version = transaction.commit().unwrap();
+        for late in [late, large] {
+            assert_eq!(late.commit().unwrap_err().kind(), ErrorKind::Conflict);
+        }
+        assert_eq!(store.version(), version);
+    }
+    // Nothing but a requirement is no commit.
+    let mut transaction = store.begin().unwrap();
+    transaction.require_unchanged(&store.table("others").unwrap());
+    assert_eq!(transaction.commit().unwrap(), store.version());
+}
+
+/// Each thread adds one to what it has read: as many as have committed are there in the end.
+#[test]
+fn of_commits_in_one_group_that_require_the_same_state_one_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_table(dir.path());
+    let num_done = AtomicI64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let table = store.table("names").unwrap();
+                    let count = i64::try_from(table.num_rows().unwrap()).unwrap();
+                    let mut transaction = store.begin().unwrap();
+                    transaction.require_unchanged(&table);
+                    transaction
+                        .upsert("names", &rows(count, count + 1))
+                        .unwrap();
+                    match transaction.commit() {
+                        Ok(_) => drop(num_done.fetch_add(1, Ordering::Relaxed)),
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
+                    }
+                }
+            });
+        }
+    });
+    let num_rows = i64::try_from(store.table("names").unwrap().num_rows().unwrap()).unwrap();
+    assert_eq!(num_rows, 100 + num_done.into_inner());
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(
+        store.table("names").unwrap().num_rows().unwrap(),
+        u64::try_from(num_rows).unwrap()
+    );
+}

@@ -1,0 +1,194 @@
+use darner_engine::ErrorKind;
+
+use crate::fixture::{Fixture, texts};
+
+/// Runs a statement as DataFusion does by itself, without `darner_sql::sql`.
+fn plain(fixture: &Fixture, sql: &str) -> Result<Vec<String>, String> {
+    let done = async { fixture.context.sql(sql).await?.collect().await };
+    let done = fixture.runtime.block_on(done);
+    done.map(|rows| texts(&rows))
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_table_is_made_with_its_columns_and_key() {
+    let fixture = Fixture::new();
+    let version = fixture.version();
+    fixture.run("CREATE TABLE a (v DOUBLE NOT NULL, k2 TEXT, k1 INT, PRIMARY KEY (k1, k2))");
+    assert_eq!(fixture.version(), version + 1);
+    let table = fixture.store.table("a").unwrap();
+    assert_eq!(table.key_names(), ["k1", "k2"]);
+    let nullable: Vec<bool> = table
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| f.is_nullable())
+        .collect();
+    assert_eq!(nullable, [false, false, false]);
+    assert_eq!(fixture.rows("SELECT count(*) FROM a"), ["0"]);
+    fixture.run("CREATE TABLE b (id BIGINT PRIMARY KEY, d DECIMAL(10, 2), at TIMESTAMP)");
+    assert_eq!(fixture.store.table("b").unwrap().key_names(), ["id"]);
+    assert_eq!(
+        plain(&fixture, "CREATE TABLE c (id INT PRIMARY KEY, l INT[])").unwrap(),
+        [""; 0]
+    );
+    fixture.count("INSERT INTO c VALUES (1, [1, 2]), (2, NULL)");
+    assert_eq!(fixture.rows("SELECT * FROM c"), ["1|[1, 2]", "2|null"]);
+    assert_eq!(fixture.store.table_names(), ["a", "b", "c"]);
+}
+
+#[test]
+fn what_cannot_be_a_table_says_why() {
+    let fixture = Fixture::new();
+    fixture.run("CREATE TABLE t (id INT, PRIMARY KEY (id))");
+    let cases: [(&str, &[&str]); 9] = [
+        (
+            "CREATE TABLE x (id INT)",
+            &["primary key", "PRIMARY KEY (id)", "AS SELECT"],
+        ),
+        ("CREATE TABLE x AS SELECT 1 AS id", &["primary key"]),
+        (
+            "CREATE TABLE x (id DOUBLE, PRIMARY KEY (id))",
+            &["cannot be a key", "`id`"],
+        ),
+        (
+            "CREATE TABLE x (id INT[], PRIMARY KEY (id))",
+            &["cannot be a key"],
+        ),
+        (
+            "CREATE TABLE x (id INT PRIMARY KEY, v INT UNIQUE)",
+            &["UNIQUE"],
+        ),
+        (
+            "CREATE TABLE x (id INT PRIMARY KEY, v INT DEFAULT 7)",
+            &["DEFAULT", "`v`"],
+        ),
+        (
+            "CREATE TABLE x (id INT PRIMARY KEY, v INT, PRIMARY KEY (v))",
+            &["one primary key"],
+        ),
+        (
+            "CREATE TABLE t (id INT, PRIMARY KEY (id))",
+            &["exists", "`t`"],
+        ),
+        (
+            "CREATE TABLE x (PRIMARY KEY (nothing)) AS SELECT 1 AS id",
+            &["nothing"],
+        ),
+    ];
+    for (sql, words) in cases {
+        fixture.fails(sql, words);
+        let error = plain(&fixture, sql).unwrap_err();
+        assert!(
+            words.iter().all(|word| error.contains(word)) || error.contains("already exists"),
+            "{error}"
+        );
+    }
+    let kind = fixture.fails("CREATE TABLE t (id INT, PRIMARY KEY (id))", &[]);
+    assert_eq!(kind, Some(ErrorKind::Conflict));
+    fixture.fails(
+        "CREATE OR REPLACE TABLE IF NOT EXISTS t (id INT PRIMARY KEY)",
+        &[],
+    );
+    assert_eq!(fixture.store.table_names(), ["t"]);
+}
+
+#[test]
+fn a_table_is_made_of_a_query() {
+    let fixture = Fixture::with("(1, 'one', 10), (2, 'two', 20), (3, 'three', 30)");
+    let version = fixture.version();
+    let sql = "CREATE TABLE c (PRIMARY KEY (id)) AS SELECT id, n * 2 AS m, count(*) OVER () AS c FROM t WHERE id < 3";
+    assert_eq!(fixture.count(sql), 2);
+    assert_eq!(fixture.version(), version + 1);
+    assert_eq!(fixture.rows("SELECT * FROM c"), ["1|20|2", "2|40|2"]);
+    // That no row has a null is no reason to refuse later ones.
+    fixture.count("INSERT INTO c (id) VALUES (9)");
+    let sql = "CREATE TABLE d (a INT, b TEXT, PRIMARY KEY (b, a)) AS SELECT id, name FROM t";
+    assert_eq!(plain(&fixture, sql).unwrap(), [""; 0]);
+    assert_eq!(
+        fixture.rows("SELECT * FROM d"),
+        ["1|one", "2|two", "3|three"]
+    );
+    assert_eq!(fixture.store.table("d").unwrap().key_names(), ["b", "a"]);
+    let sql = "CREATE TABLE e (PRIMARY KEY (k)) AS SELECT n % 20 AS k FROM t";
+    let kind = fixture.fails(sql, &["duplicate keys"]);
+    assert_eq!(kind, Some(ErrorKind::Data));
+    assert!(plain(&fixture, sql).unwrap_err().contains("duplicate keys"));
+    fixture.fails(
+        "CREATE TABLE e (PRIMARY KEY (k)) AS SELECT NULL AS k",
+        &["cannot be a key"],
+    );
+    let sql = "CREATE TABLE e (PRIMARY KEY (k)) AS SELECT CAST(NULL AS INT) AS k";
+    fixture.fails(sql, &["a key is null"]);
+    assert!(!fixture.store.table_names().contains(&"e".to_owned()));
+    // The rows of a failed query are nowhere.
+    let sql = "CREATE TABLE e (PRIMARY KEY (id)) AS SELECT id, 1 / (id - 3) AS x FROM t";
+    fixture.fails(sql, &["ivide by zero"]);
+    assert!(!fixture.store.table_names().contains(&"e".to_owned()));
+}
+
+#[test]
+fn a_table_is_replaced_by_one_commit() {
+    let fixture = Fixture::with("(1, 'one', 10), (2, 'two', 20)");
+    let version = fixture.version();
+    let created = fixture.store.table("t").unwrap().created();
+    let sql =
+        "CREATE OR REPLACE TABLE t (PRIMARY KEY (name)) AS SELECT name, id + 1 AS next FROM t";
+    assert_eq!(fixture.count(sql), 2);
+    assert_eq!(fixture.version(), version + 1);
+    assert_eq!(fixture.rows("SELECT * FROM t"), ["one|2", "two|3"]);
+    let table = fixture.store.table("t").unwrap();
+    assert_eq!(table.key_names(), ["name"]);
+    // Its past goes on.
+    assert_eq!(table.created(), created);
+    fixture.fails(
+        "CREATE OR REPLACE TABLE t (PRIMARY KEY (x)) AS SELECT 1 / 0 AS x",
+        &["ivide by zero"],
+    );
+    assert_eq!(fixture.rows("SELECT * FROM t"), ["one|2", "two|3"]);
+    fixture.run("CREATE OR REPLACE TABLE fresh (id INT, PRIMARY KEY (id))");
+    fixture.run("CREATE OR REPLACE TABLE t (id INT, PRIMARY KEY (id))");
+    assert_eq!(fixture.rows("SELECT * FROM t"), [""; 0]);
+    fixture.run("CREATE TABLE IF NOT EXISTS t (other INT, PRIMARY KEY (other))");
+    assert_eq!(fixture.store.table("t").unwrap().key_names(), ["id"]);
+    // As DataFusion does it by itself: two commits.
+    fixture.count("INSERT INTO t VALUES (7)");
+    plain(
+        &fixture,
+        "CREATE OR REPLACE TABLE t (b INT, PRIMARY KEY (b)) AS SELECT id FROM t",
+    )
+    .unwrap();
+    assert_eq!(fixture.rows("SELECT * FROM t"), ["7"]);
+}
+
+#[test]
+fn a_table_is_dropped() {
+    let fixture = Fixture::with("(1, 'one', 10)");
+    let version = fixture.version();
+    fixture.run("DROP TABLE t");
+    assert_eq!(fixture.version(), version + 1);
+    fixture.fails("SELECT * FROM t", &["t"]);
+    fixture.fails("DROP TABLE t", &["doesn't exist"]);
+    fixture.run("DROP TABLE IF EXISTS t");
+    fixture.run("CREATE TABLE t (id INT, PRIMARY KEY (id))");
+    plain(&fixture, "DROP TABLE darner.public.t").unwrap();
+    assert_eq!(fixture.store.table_names(), [""; 0]);
+}
+
+#[test]
+fn views_and_files_stand_beside_the_tables() {
+    let fixture = Fixture::with("(1, 'one', 10), (2, 'two', 20)");
+    let version = fixture.version();
+    fixture.run("CREATE VIEW v AS SELECT * FROM t WHERE id > 1");
+    assert_eq!(fixture.rows("SELECT id FROM v"), ["2"]);
+    fixture.fails("CREATE TABLE v (id INT, PRIMARY KEY (id))", &["exists"]);
+    fixture.fails(
+        "CREATE OR REPLACE TABLE v (id INT, PRIMARY KEY (id))",
+        &["drop it first"],
+    );
+    fixture.fails("INSERT INTO v VALUES (1, 'a', 1)", &[]);
+    fixture.fails("DELETE FROM v", &[]);
+    fixture.fails("DROP TABLE v", &[]);
+    fixture.run("DROP VIEW v");
+    assert_eq!(fixture.version(), version);
+}
