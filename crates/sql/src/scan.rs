@@ -22,7 +22,8 @@ use datafusion::{
     },
     physical_plan::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
-        ReplaceChildrenOptions, SendableRecordBatchStream, apply_expression_roots,
+        ReplaceChildrenOptions, SendableRecordBatchStream, SortOrderPushdownResult,
+        apply_expression_roots,
         execution_plan::{Boundedness, CardinalityEffect, EmissionType, SchedulingType},
         filter_pushdown::{
             ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
@@ -74,6 +75,8 @@ pub(crate) struct StoreScanExec {
     request: ScanRequest,
     /// Conditions that others change while the query runs. They rule out pages and nothing else.
     dynamic: Vec<Arc<dyn PhysicalExpr>>,
+    /// Whether the last pages are read first.
+    is_from_back: bool,
     pages: Arc<ScanPages>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
@@ -157,6 +160,7 @@ impl StoreScanExec {
             snapshot,
             request,
             dynamic: Vec::new(),
+            is_from_back: false,
             pages: Arc::new(pages),
             schema,
             properties: Arc::new(properties),
@@ -362,6 +366,9 @@ impl DisplayAs for StoreScanExec {
                 if let Some(ordering) = self.properties.output_ordering() {
                     write!(f, ", ordering=[{ordering}]")?;
                 }
+                if self.is_from_back {
+                    write!(f, ", from_back=true")?;
+                }
                 match self.request.limit {
                     None => Ok(()),
                     Some(limit) => write!(f, ", limit={limit}"),
@@ -439,7 +446,10 @@ impl ExecutionPlan for StoreScanExec {
                 .add(num_pruned);
         }
         let metrics = ReaderMetrics::new(&self.metrics, partition);
-        let (scan, pages) = (self.clone(), pages.clone());
+        let (scan, mut pages) = (self.clone(), pages.clone());
+        if self.is_from_back {
+            pages.reverse();
+        }
         let batch_rows = context.session_config().batch_size();
         // Nothing is read before somebody asks for it: by then the filters of joins may be known.
         let start = futures::future::lazy(move |_| {
@@ -538,5 +548,29 @@ impl ExecutionPlan for StoreScanExec {
         }
         scan.statistics = Arc::default();
         Ok(answer.with_updated_node(Arc::new(scan)))
+    }
+
+    /// Reads sorted pages from the last to the first for who wants the largest keys: of the first pages, a filter of the
+    /// sort then has no use for any. Within a page the rows stay as they are, so the sort stays too.
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+    ) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
+        let (Some(wanted), Some(ordering)) = (order.first(), self.properties.output_ordering())
+        else {
+            return Ok(SortOrderPushdownResult::Unsupported);
+        };
+        let is_other = !wanted.options.descending || !wanted.expr.eq(&ordering.first().expr);
+        if is_other || self.request.limit.is_some() {
+            return Ok(SortOrderPushdownResult::Unsupported);
+        }
+        let mut scan = self.clone();
+        scan.is_from_back = true;
+        let properties = PlanProperties::clone(&self.properties);
+        let unordered = EquivalenceProperties::new(Arc::clone(&self.schema));
+        scan.properties = Arc::new(properties.with_eq_properties(unordered));
+        Ok(SortOrderPushdownResult::Inexact {
+            inner: Arc::new(scan),
+        })
     }
 }

@@ -96,4 +96,10 @@ fn filters_limits_and_joins_keep_pages_from_being_read() {
         count(&plan, "pages_pruned_by_dynamic_filter"),
         num_pages - num_read
     );
+    let (num_rows, num_read, plan) = run("SELECT * FROM facts ORDER BY id DESC, kind LIMIT 3");
+    assert_eq!(num_rows, 3);
+    assert_eq!(
+        count(&plan, "pages_pruned_by_dynamic_filter"),
+        num_pages - num_read
+    );
 }

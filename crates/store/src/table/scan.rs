@@ -97,11 +97,9 @@ impl PageScan {
         pages.len()
     }
 
-    fn bytes_between(&self, first: usize, second: usize) -> u64 {
-        let between = self.table.pages.get(first + 1..second).unwrap_or_default();
-        if second <= first {
-            return u64::MAX / 2;
-        }
+    fn bytes_between(&self, one: usize, other: usize) -> u64 {
+        let (first, last) = (one.min(other), one.max(other));
+        let between = self.table.pages.get(first + 1..last).unwrap_or_default();
         between.iter().map(|page| u64::from(page.num_bytes)).sum()
     }
 
