@@ -18,6 +18,7 @@ use datafusion::{
 
 use crate::{
     cache::DimensionCache,
+    copy::WholeCopies,
     create::{drop_stored, store_table, taken},
     error::to_datafusion,
     functions::{self, PinLookups},
@@ -31,7 +32,7 @@ pub const SCHEMA: &str = "public";
 /// Makes a store a catalog of a session: its tables are `name.public.TABLE`, and come and go with those of the store.
 ///
 /// The session can read and change them, make and drop them, and has the functions `darner_at`, `darner_history`,
-/// `darner_changes`, `dim_get` and `dim_has`. See
+/// `darner_changes`, `dim_get` and `dim_has`. What it copies to one local file is there as a whole or not at all. See
 /// [`sql`](crate::sql) for what DataFusion does not do well by itself when tables are made of queries, or replaced.
 ///
 /// # Examples
@@ -50,8 +51,11 @@ pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<
     context.register_catalog(name, Arc::clone(&catalog) as _);
     functions::register(context, name, catalog.handle());
     // A write keeps its input to plan it again, so that lookups in it are found anew each time: it comes first.
-    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 2] =
-        [Arc::new(WriteRule), Arc::new(PinLookups)];
+    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 3] = [
+        Arc::new(WriteRule),
+        Arc::new(PinLookups),
+        Arc::new(WholeCopies),
+    ];
     let state = context.state();
     for rule in rules {
         let known = &state.analyzer().rules;
