@@ -18,6 +18,7 @@ use datafusion::{
 
 use crate::{
     cache::DimensionCache,
+    copy::WholeCopies,
     create::{drop_stored, store_table, taken},
     error::to_datafusion,
     functions::{self, PinLookups},
@@ -35,8 +36,9 @@ pub const SCHEMA: &str = "public";
 ///
 /// All tables of it that one query reads are as of one commit, the newest when the query is planned. The session can
 /// change them, make and drop them, learns to join with them by lookups, and has the options of [`DarnerOptions`] and the
-/// functions `darner_at`, `darner_history`, `darner_changes`, `dim_get` and `dim_has`. See [`sql`](crate::sql) for what
-/// DataFusion does not do well by itself when tables are made of queries, or replaced.
+/// functions `darner_at`, `darner_history`, `darner_changes`, `dim_get` and `dim_has`. What it copies to one local file
+/// is there as a whole or not at all. See [`sql`](crate::sql) for what DataFusion does not do well by itself when tables
+/// are made of queries, or replaced.
 ///
 /// Do this before statements are prepared: the session forgets those that were.
 ///
@@ -58,10 +60,11 @@ pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<
     lookup_join::install(context);
     functions::register(context, name, catalog.handle());
     // A write keeps its input to plan it again, so that tables and lookups in it are found anew each time: it comes first.
-    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 3] = [
+    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 4] = [
         Arc::new(WriteRule),
         Arc::new(PinLookups),
         Arc::new(PinSnapshots),
+        Arc::new(WholeCopies),
     ];
     let state = context.state();
     // One rule serves all catalogs of a session.

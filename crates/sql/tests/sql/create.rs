@@ -1,4 +1,5 @@
 use darner_engine::ErrorKind;
+use datafusion::prelude::SQLOptions;
 
 use crate::fixture::{Fixture, texts};
 
@@ -191,4 +192,61 @@ fn views_and_files_stand_beside_the_tables() {
     fixture.fails("DROP TABLE v", &[]);
     fixture.run("DROP VIEW v");
     assert_eq!(fixture.version(), version);
+}
+
+#[test]
+fn rows_are_copied_to_files_of_every_format() {
+    let fixture = Fixture::with("(1, 'one', 10), (2, NULL, 20), (3, 'three', NULL)");
+    let dir = tempfile::tempdir().unwrap();
+    for extension in ["parquet", "csv", "json", "arrow"] {
+        // A name that means something in a URL and in a pattern.
+        let path = dir.path().join(format!("a copy #1 of 100%.{extension}"));
+        let text = path.to_str().unwrap();
+        let options = match extension {
+            "csv" => " OPTIONS ('format.has_header' 'true')",
+            _ => "",
+        };
+        assert_eq!(
+            fixture.count(&format!("COPY t TO '{text}'{options}")),
+            3,
+            "{extension}"
+        );
+        fixture.run(&format!(
+            "CREATE EXTERNAL TABLE x STORED AS {extension} LOCATION '{text}'"
+        ));
+        assert_eq!(
+            fixture.rows("SELECT id, name, n FROM x"),
+            fixture.rows("SELECT * FROM t"),
+            "{extension}"
+        );
+        fixture.run("DROP TABLE x");
+        // A query that fails on its way leaves what was there, and nothing else.
+        let before = std::fs::read(&path).unwrap();
+        let failing = "SELECT value, 10 / (value - 250000) AS q FROM generate_series(1, 250000)";
+        fixture.fails(
+            &format!("COPY ({failing}) TO '{text}'{options}"),
+            &["ivide by zero"],
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), before, "{extension}");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "{extension}"
+        );
+        std::fs::remove_file(path).unwrap();
+    }
+    // As DataFusion has it: the number of files in a directory is its own.
+    let text = dir.path().join("many/");
+    let sql = format!("COPY t TO '{}' STORED AS PARQUET", text.to_str().unwrap());
+    assert_eq!(fixture.count(&sql), 3);
+    let plan = fixture.rows(&format!(
+        "EXPLAIN COPY t TO '{}/x.csv'",
+        dir.path().display()
+    ));
+    assert!(plan.join("").contains("WholeFileExec"), "{plan:?}");
+    let sql = format!("COPY t TO '{}/missing/deep/x.csv'", dir.path().display());
+    assert_eq!(fixture.count(&sql), 3);
+    let options = SQLOptions::new().with_allow_dml(false);
+    let forbidden = darner_sql::sql(&fixture.context, "COPY t TO '/nowhere.csv'", options);
+    assert!(fixture.runtime.block_on(forbidden).is_err());
 }
