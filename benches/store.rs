@@ -32,6 +32,7 @@ const COMMIT_ROWS: usize = 1_000;
 const COMMIT_BYTES: usize = 48 << 10;
 const NUM_THREADS: u64 = 8;
 const STATE_ENTRIES: u64 = 100_000;
+const STATE_KEYS_DRAWN: usize = 1 << 20;
 const VALUE: [u8; 100] = [7; 100];
 
 fn load(store: &Store, rows: &RecordBatch) {
@@ -277,31 +278,39 @@ fn keyed_state(criterion: &mut Criterion) {
     };
     let store = Store::open(dir.path(), options).expect("opens");
     let state = store.state("users").expect("valid");
-    let key = |number: u64| format!("user/{number:08}").into_bytes();
-    let keys: Vec<Vec<u8>> = (0..STATE_ENTRIES).map(key).collect();
+    let key = |number: u64| -> [u8; 13] {
+        let text = format!("user/{number:08}").into_bytes();
+        text.try_into().expect("eight digits")
+    };
+    let keys: Vec<[u8; 13]> = (0..STATE_ENTRIES).map(key).collect();
     for keys in keys.chunks(1000) {
         let entries: Vec<_> = keys.iter().map(|key| (key, VALUE)).collect();
         state.put_many(&entries).expect("fits");
     }
     assert_eq!(state.len().expect("reads"), STATE_ENTRIES);
     let mut group = criterion.benchmark_group("state");
+    // Drawn beforehand and used one after the other: a program has its key at hand, and to look for one all over memory
+    // would be measured with the store.
     let mut random = Random::new(2);
-    let mut next = move || usize::try_from(random.below(STATE_ENTRIES)).unwrap_or(0);
+    let drawn: Vec<[u8; 13]> = (0..STATE_KEYS_DRAWN)
+        .map(|_| key(random.below(STATE_ENTRIES)))
+        .collect();
+    let mut drawn = drawn.iter().cycle();
+    let mut next = move || drawn.next().expect("endless");
     group.throughput(Throughput::Elements(1));
     group.bench_function("get", |bencher| {
         bencher.iter(|| {
-            let found = state.get(&keys[next()]).expect("reads");
+            let found = state.get(next()).expect("reads");
             assert_eq!(found.map(|value| value.len()), Some(VALUE.len()));
         });
     });
     group.bench_function("put, buffered", |bencher| {
-        bencher.iter(|| state.put(&keys[next()], &VALUE).expect("fits"));
+        bencher.iter(|| state.put(next(), &VALUE).expect("fits"));
     });
     group.throughput(Throughput::Elements(100));
     group.bench_function("100 puts in one commit, buffered", |bencher| {
         bencher.iter(|| {
-            let entries: [(&[u8], &[u8]); 100] =
-                std::array::from_fn(|_| (&keys[next()][..], &VALUE[..]));
+            let entries: [(&[u8], &[u8]); 100] = std::array::from_fn(|_| (&next()[..], &VALUE[..]));
             state.put_many(&entries).expect("fits")
         });
     });

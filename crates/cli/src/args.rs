@@ -135,9 +135,15 @@ pub(crate) enum Command {
                             darner state scan sessions --prefix user/ --limit 10"
     )]
     State(State),
-    /// Ask a question in SQL, over tables of the store and files.
+    /// Run SQL over tables of the store and files; a prompt if no statement is given.
     #[command(
-        after_help = "Example:\n  darner sql \"SELECT carrier, count(*) FROM 'flights.parquet' JOIN airlines USING (carrier) GROUP BY carrier\""
+        after_help = "Files stand in single quotes: 'flights.parquet', 'in/*.csv.gz', a directory. Statements are separated \
+                            by semicolons. What comes from standard input, if that is no terminal, may only read tables, \
+                            unless --allow-writes and --allow-files say otherwise.\n\n\
+                            Examples:\n  darner sql\n  \
+                            darner sql \"SELECT carrier, count(*) FROM 'flights.parquet' JOIN airlines USING (carrier) GROUP BY carrier\"\n  \
+                            darner sql 'SELECT * FROM airports WHERE alt > 5000' -o high.parquet\n  \
+                            darner sql --allow-writes < changes.sql"
     )]
     Sql(Sql),
 }
@@ -443,11 +449,30 @@ pub(crate) struct StateScan {
 }
 
 #[derive(Debug, ClapArgs)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that was typed or not"
+)]
 pub(crate) struct Sql {
-    /// The query; - reads it from standard input.
-    pub(crate) query: String,
+    /// Statements; - reads them from standard input. A prompt unless given, where standard input is a terminal.
+    pub(crate) query: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
+    /// Refuse statements that change tables or write files.
+    #[arg(long, conflicts_with = "allow_writes")]
+    pub(crate) read_only: bool,
+    /// Refuse statements that name files.
+    #[arg(long, conflicts_with = "allow_files")]
+    pub(crate) no_files: bool,
+    /// A prompt, even if standard input is no terminal.
+    #[arg(long, short, conflicts_with = "query")]
+    pub(crate) interactive: bool,
+    /// Let statements from standard input change tables and, with --allow-files, write files.
+    #[arg(long)]
+    pub(crate) allow_writes: bool,
+    /// Let statements from standard input name files, and change all settings.
+    #[arg(long)]
+    pub(crate) allow_files: bool,
 }
 
 /// Where rows are printed, and how.
@@ -530,7 +555,7 @@ fn parse_format(text: &str) -> Result<engine::Format, String> {
         .map_err(|error: engine::Error| error.to_string())
 }
 
-fn parse_row_format(text: &str) -> Result<RowFormat, String> {
+pub(crate) fn parse_row_format(text: &str) -> Result<RowFormat, String> {
     if text.eq_ignore_ascii_case("table") {
         return Ok(RowFormat::Table);
     }

@@ -86,6 +86,11 @@ impl Context {
         ))
     }
 
+    /// Set by a signal that asks to stop.
+    pub(crate) fn cancel(&self) -> &Arc<AtomicBool> {
+        &self.cancel
+    }
+
     /// Stops long work on a signal, and shows on a terminal how far it has come.
     pub(crate) fn control(&self, what: &str) -> (Control, Bar) {
         let bar = Bar::new(what, self.quiet);

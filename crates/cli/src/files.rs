@@ -196,6 +196,14 @@ pub(crate) fn print_listing(context: &Context, columns: Vec<(&str, ArrayRef)>) -
     )
 }
 
+/// The name of a format, as `--format` takes it.
+pub(crate) fn format_name(format: RowFormat) -> &'static str {
+    match format {
+        RowFormat::Table => "table",
+        RowFormat::File(format) => format.name(),
+    }
+}
+
 /// Counts as a column of a listing: numbers for programs, `1,234` for people.
 pub(crate) fn counts(context: &Context, counts: impl Iterator<Item = Option<u64>>) -> ArrayRef {
     if context.json {
@@ -219,7 +227,7 @@ fn print_table(
             return Err(Error::new(
                 ErrorKind::Resource,
                 format!(
-                    "too many rows for a table: rows_max=`{TABLE_ROWS_MAX}`; use --format csv, or fewer rows"
+                    "too many rows for a table: rows_max=`{TABLE_ROWS_MAX}`; take another format, such as csv, or fewer rows"
                 ),
             )
             .into());

@@ -11,15 +11,21 @@ use datafusion::{
     common::{exec_err, not_impl_err},
     error::Result,
     logical_expr::TableType,
+    optimizer::AnalyzerRule,
     prelude::SessionContext,
 };
 
-use crate::{cache::DimensionCache, lookup_join, options::DarnerOptions, table::StoreTable};
+use crate::{
+    cache::DimensionCache, lookup_join, options::DarnerOptions, pin::PinSnapshots,
+    table::StoreTable,
+};
 
 /// The one schema of a store's catalog.
 pub const SCHEMA: &str = "public";
 
 /// Makes a store a catalog of a session: its tables are `name.public.TABLE`, and come and go with those of the store.
+///
+/// All tables of it that one query reads are as of one commit, the newest when the query is planned.
 ///
 /// The session learns to join with these tables by lookups, and the options of [`DarnerOptions`]. Do this before
 /// statements are prepared: the session forgets those that were.
@@ -40,6 +46,16 @@ pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<
     context.register_catalog(name, Arc::clone(&catalog) as _);
     DarnerOptions::add_to(context);
     lookup_join::install(context);
+    let state = context.state();
+    // One rule serves all catalogs of a session.
+    let has_rule = state
+        .analyzer()
+        .rules
+        .iter()
+        .any(|rule| rule.name() == PinSnapshots.name());
+    if !has_rule {
+        context.add_analyzer_rule(Arc::new(PinSnapshots));
+    }
     catalog
 }
 

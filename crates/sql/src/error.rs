@@ -16,24 +16,52 @@ pub(crate) fn from_datafusion(error: DataFusionError) -> Error {
         }
         DataFusionError::External(inner) => match inner.downcast::<Error>() {
             Ok(error) => *error,
-            Err(other) => Error::new(ErrorKind::Unavailable, "query failed").with_source(other),
+            Err(inner) => match inner.downcast::<DataFusionError>() {
+                Ok(inner) => from_datafusion(*inner),
+                Err(other) => Error::new(ErrorKind::Unavailable, "query failed").with_source(other),
+            },
         },
-        error => {
-            let kind = match &error {
-                DataFusionError::SQL(..)
-                | DataFusionError::Plan(_)
-                | DataFusionError::SchemaError(..)
-                | DataFusionError::NotImplemented(_)
-                | DataFusionError::Collection(_)
-                | DataFusionError::Configuration(_) => ErrorKind::Invalid,
-                DataFusionError::ParquetError(_)
-                | DataFusionError::ArrowError(..)
-                | DataFusionError::Execution(_) => ErrorKind::Data,
-                DataFusionError::ResourcesExhausted(_) => ErrorKind::Resource,
-                DataFusionError::Internal(_) => ErrorKind::Internal,
-                _ => ErrorKind::Unavailable,
-            };
+        // Several tasks wait for what failed; each gets the error, so it cannot be taken out.
+        DataFusionError::Shared(ref inner) => {
+            let kind = shared_kind(inner);
             Error::new(kind, "query failed").with_source(error)
         }
+        error => {
+            let kind = kind_of(&error);
+            Error::new(kind, "query failed").with_source(error)
+        }
+    }
+}
+
+/// What an error that is none of ours means to the caller.
+fn kind_of(error: &DataFusionError) -> ErrorKind {
+    match error {
+        DataFusionError::SQL(..)
+        | DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::Collection(_)
+        | DataFusionError::Configuration(_) => ErrorKind::Invalid,
+        DataFusionError::ParquetError(_)
+        | DataFusionError::ArrowError(..)
+        | DataFusionError::Execution(_) => ErrorKind::Data,
+        DataFusionError::ResourcesExhausted(_) => ErrorKind::Resource,
+        DataFusionError::Internal(_) => ErrorKind::Internal,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// The kind of an error that cannot be taken out of where it is.
+fn shared_kind(error: &DataFusionError) -> ErrorKind {
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
+            shared_kind(inner)
+        }
+        DataFusionError::Shared(inner) => shared_kind(inner),
+        DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
+            Some(error) => error.kind(),
+            None => ErrorKind::Unavailable,
+        },
+        error => kind_of(error),
     }
 }

@@ -1,37 +1,37 @@
 //! Queries from a synchronous program.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use darner_engine::{Error, ErrorKind, Result};
+use darner_engine::{Error, Result};
 use darner_store::Store;
 use datafusion::{
-    datasource::file_format::options::{
-        ArrowReadOptions, CsvReadOptions, JsonReadOptions, ParquetReadOptions,
-    },
-    execution::SendableRecordBatchStream,
+    catalog::DynamicFileCatalog,
+    common::TableReference,
+    execution::runtime_env::RuntimeEnvBuilder,
     prelude::{SessionConfig, SessionContext},
 };
-use futures::StreamExt;
-use tokio::runtime::Runtime;
 
 use crate::{
-    catalog::{SCHEMA, register},
+    catalog::{SCHEMA, StoreCatalog, register},
     error::from_datafusion,
+    files::{self, FileTables},
+    plan::{Plan, QueryStream},
+    script::{self, Statement},
+    session_options::SessionOptions,
+    worker::Worker,
 };
 
 /// The catalog in which names are looked for.
-const CATALOG: &str = "darner";
+pub(crate) const CATALOG: &str = "darner";
 
-/// The extensions of files that SQL reads.
-const EXTENSIONS: [&str; 9] = [
-    "parquet", "pq", "arrow", "feather", "ipc", "csv", "json", "ndjson", "jsonl",
-];
-
-/// A place where SQL runs: a DataFusion session with the tables of a store, and a runtime for it.
+/// A place where SQL runs: a DataFusion session with the tables of a store, and threads for it.
 ///
-/// A table is as of the moment in which a statement was planned. Files can be named in `FROM`, in single quotes.
+/// A table is as of the moment in which a statement was planned. Files can be named in `FROM`, in single quotes, where
+/// [`SessionOptions::allow_files`] is set.
 ///
 /// # Examples
 /// ```
@@ -42,119 +42,193 @@ const EXTENSIONS: [&str; 9] = [
 /// # Ok::<(), darner_engine::Error>(())
 /// ```
 pub struct Session {
-    runtime: Runtime,
+    /// Dropped before the threads are.
     context: SessionContext,
+    catalog: Mutex<Option<Arc<StoreCatalog>>>,
+    options: Arc<SessionOptions>,
+    worker: Worker,
 }
 
 impl Session {
-    /// Starts a session that uses this many threads.
+    /// Starts a session that uses this many threads. Its statements read tables of the store, and nothing else.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if the system gives no threads.
+    /// As [`with_options`](Self::with_options).
     pub fn new(num_threads: usize) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(num_threads.max(1))
-            .thread_name("darner-sql")
-            .build()
-            .map_err(|error| {
-                Error::new(ErrorKind::Unavailable, "cannot start threads").with_source(error)
-            })?;
-        let config = SessionConfig::new()
-            .with_target_partitions(num_threads.max(1))
-            .with_default_catalog_and_schema(CATALOG, SCHEMA)
-            .with_information_schema(true);
-        let context = SessionContext::new_with_config(config).enable_url_table();
-        Ok(Self { runtime, context })
+        Self::with_options(SessionOptions {
+            num_threads,
+            ..SessionOptions::default()
+        })
     }
 
-    /// Makes all tables of a store known under their names. What was known before is not any more.
+    /// Starts a session.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](darner_engine::ErrorKind::Unavailable) if the system gives no threads.
+    pub fn with_options(options: SessionOptions) -> Result<Self> {
+        let worker = Worker::start(options.num_threads, options.cancel.clone())?;
+        let config = SessionConfig::new()
+            .with_target_partitions(options.num_threads.max(1))
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            .with_information_schema(true);
+        // A session may live long; a list of files that was made once would not have those that came later.
+        let runtime = RuntimeEnvBuilder::new()
+            .with_object_list_cache_limit(0)
+            .build_arc()
+            .map_err(from_datafusion)?;
+        let context = SessionContext::new_with_config_rt(config, runtime);
+        let refusal = (!options.allow_files).then(|| options.file_remedy.clone());
+        let files = Arc::new(FileTables::new(refusal));
+        let catalogs = Arc::clone(context.state().catalog_list());
+        let with_files = DynamicFileCatalog::new(catalogs, Arc::clone(&files) as _);
+        let context: SessionContext = context
+            .into_state_builder()
+            .with_catalog_list(Arc::new(with_files))
+            .build()
+            .into();
+        files.set_session(&context);
+        Ok(Self {
+            context,
+            catalog: Mutex::default(),
+            options: Arc::new(options),
+            worker,
+        })
+    }
+
+    /// Makes all tables of a store known under their names. What was known of another store, or of this one as it was
+    /// opened before, is not any more; views and external tables stay.
     pub fn register_store(&self, store: Arc<Store>) {
-        register(&self.context, store, CATALOG);
+        let mut catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(catalog) = &*catalog {
+            catalog.set_store(store);
+            return;
+        }
+        let before = self.context.catalog(CATALOG);
+        *catalog = Some(register(&self.context, store, CATALOG));
+        drop(catalog);
+        // Views that were made while there was no store.
+        let (Some(before), Some(now)) = (before, self.context.catalog(CATALOG)) else {
+            return;
+        };
+        let (Some(before), Some(now)) = (before.schema(SCHEMA), now.schema(SCHEMA)) else {
+            return;
+        };
+        for name in before.table_names() {
+            if let Ok(Some(view)) = before.deregister_table(&name) {
+                // A table of the store with that name hides it.
+                let _ = now.register_table(name, view);
+            }
+        }
     }
 
     /// Whether [`register_file`](Self::register_file) knows the format of a file, by its extension.
     pub fn can_read(path: &Path) -> bool {
-        let extension = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or_default();
-        EXTENSIONS.contains(&extension)
+        files::can_read(path)
     }
 
-    /// Makes a file known as a table. Its extension tells its format: `.parquet`, `.arrow`, `.csv`, `.json`.
+    /// Makes a file known as a table. Its extension tells its format: `.parquet`, `.arrow`, `.csv`, `.tsv`, `.json`;
+    /// text may be compressed. A directory or a pattern stands for all of its files.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the name is taken or the format is none of these; errors of the file.
+    /// [`ErrorKind::Invalid`](darner_engine::ErrorKind::Invalid) if the name is taken or the format is none of these;
+    /// errors of the file.
     pub fn register_file(&self, name: &str, path: &Path) -> Result<()> {
         let text = path.to_str().ok_or_else(|| {
             Error::invalid(format!("path is not UTF-8: path=`{}`", path.display()))
         })?;
-        let extension = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or_default();
-        let dotted = format!(".{extension}");
-        let table = datafusion::common::TableReference::bare(name);
-        let context = &self.context;
-        let registered = self.runtime.block_on(async {
-            match extension {
-                "parquet" | "pq" => {
-                    let options = ParquetReadOptions { file_extension: &dotted, ..Default::default() };
-                    context.register_parquet(table, text, options).await
-                }
-                "arrow" | "feather" | "ipc" => {
-                    let options = ArrowReadOptions { file_extension: &dotted, ..Default::default() };
-                    context.register_arrow(table, text, options).await
-                }
-                "csv" => context.register_csv(table, text, CsvReadOptions::new()).await,
-                "json" | "ndjson" | "jsonl" => {
-                    let options = JsonReadOptions { file_extension: &dotted, ..Default::default() };
-                    context.register_json(table, text, options).await
-                }
-                _ => Err(datafusion::error::DataFusionError::Plan(format!(
-                    "SQL cannot read this format: file=`{text}`; use .parquet, .arrow, .csv or .ndjson"
-                ))),
-            }
-        });
-        registered.map_err(|error| from_datafusion(error).context(text))
-    }
-
-    /// Starts a query. Its rows come one batch at a time, on the calling thread.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] for a statement that cannot be planned.
-    pub fn query(&self, sql: &str) -> Result<QueryStream<'_>> {
-        let stream = self
-            .runtime
-            .block_on(async { self.context.sql(sql).await?.execute_stream().await })
-            .map_err(from_datafusion)?;
-        Ok(QueryStream {
-            schema: stream.schema(),
-            stream,
-            runtime: &self.runtime,
+        let (context, text, name) = (self.context.clone(), text.to_owned(), name.to_owned());
+        self.worker.run(async move {
+            let table = files::file_table(&context.state(), &text).await?;
+            context
+                .register_table(TableReference::bare(name), table)
+                .map(drop)
+                .map_err(|error| from_datafusion(error).context(text))
         })
     }
-}
 
-/// The rows of a query, batch by batch.
-pub struct QueryStream<'s> {
-    schema: SchemaRef,
-    stream: SendableRecordBatchStream,
-    runtime: &'s Runtime,
-}
+    /// Splits a text into its statements, at semicolons.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](darner_engine::ErrorKind::Invalid) for a statement that is no SQL;
+    /// [`ErrorKind::Resource`](darner_engine::ErrorKind::Resource) for one that is too deep.
+    pub fn split(&self, sql: &str) -> Result<Vec<Statement>> {
+        let (state, sql) = (self.context.state(), sql.to_owned());
+        self.worker.run(async move { script::parse(&sql, &state) })
+    }
 
-impl QueryStream<'_> {
-    /// The columns of the rows.
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
+    /// Plans one statement on the tables as they are now, and says what it needs and gives. Nothing is run yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](darner_engine::ErrorKind::Invalid) for a statement that cannot be planned or that the
+    /// session's options forbid; [`ErrorKind::NotFound`](darner_engine::ErrorKind::NotFound) for tables and files that
+    /// are not there.
+    pub fn plan(&self, sql: &str) -> Result<Plan<'_>> {
+        Plan::of(self, sql)
+    }
+
+    /// Starts one statement. Its rows come one batch at a time.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan), and those of the statement.
+    pub fn query(&self, sql: &str) -> Result<QueryStream<'_>> {
+        self.plan(sql)?.run()
+    }
+
+    /// The names of all tables and views, sorted.
+    pub fn table_names(&self) -> Vec<String> {
+        table_names(&self.context)
+    }
+
+    /// The columns of a table or a view; `None` if there is none.
+    pub fn table_schema(&self, name: &str) -> Option<SchemaRef> {
+        let (context, name) = (self.context.clone(), name.to_owned());
+        let schema = self.worker.run(async move {
+            let schema = context.catalog(CATALOG);
+            let schema = schema.and_then(|catalog| catalog.schema(SCHEMA));
+            // Not by way of what makes tables of files.
+            let Some(schema) = schema.filter(|schema| schema.table_exist(&name)) else {
+                return Ok(None);
+            };
+            let table = schema.table(&name).await.map_err(from_datafusion)?;
+            Ok(table.map(|table| table.schema()))
+        });
+        schema.ok().flatten()
+    }
+
+    /// The names of all functions, sorted.
+    pub fn function_names(&self) -> Vec<String> {
+        let state = self.context.state();
+        let mut names: Vec<String> = state
+            .scalar_functions()
+            .keys()
+            .chain(state.aggregate_functions().keys())
+            .chain(state.window_functions().keys())
+            .chain(state.table_functions().keys())
+            .cloned()
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    pub(crate) fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    pub(crate) fn options(&self) -> &Arc<SessionOptions> {
+        &self.options
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
     }
 }
 
-impl Iterator for QueryStream<'_> {
-    type Item = Result<RecordBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let next = self.runtime.block_on(self.stream.next())?;
-        Some(next.map_err(from_datafusion))
-    }
+/// The names of all tables and views where names are looked for, sorted.
+pub(crate) fn table_names(context: &SessionContext) -> Vec<String> {
+    let schema = context.catalog(CATALOG);
+    let schema = schema.and_then(|catalog| catalog.schema(SCHEMA));
+    let mut names = schema.map_or_else(Vec::new, |schema| schema.table_names());
+    names.sort();
+    names
 }

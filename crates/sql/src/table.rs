@@ -6,19 +6,25 @@ use arrow_schema::SchemaRef;
 use darner_store::TableSnapshot;
 use datafusion::{
     catalog::{Session, TableProvider},
+    common::{Constraint, Constraints, DFSchema},
     error::Result,
-    logical_expr::{Expr, TableType},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
     physical_plan::ExecutionPlan,
 };
 
-use crate::{cache::DimensionCache, catalog::StoreHandle, scan::StoreScanExec};
+use crate::{
+    cache::DimensionCache,
+    catalog::StoreHandle,
+    pushdown::classify,
+    scan::{ScanRequest, StoreScanExec},
+};
 
 /// A table as of one commit: every scan of it reads the same rows.
 #[derive(Clone)]
 pub struct StoreTable {
     snapshot: TableSnapshot,
+    constraints: Constraints,
     /// The store to write to; `None` for a table that stays as it is.
-    #[expect(dead_code, reason = "for statements that write")]
     handle: Option<Arc<StoreHandle>>,
     /// Where joins find dimensions of the table.
     dimensions: Arc<DimensionCache>,
@@ -27,20 +33,35 @@ pub struct StoreTable {
 impl StoreTable {
     /// Makes a table that stays as it is.
     pub fn new(snapshot: TableSnapshot) -> Self {
-        Self {
-            snapshot,
-            handle: None,
-            dimensions: Arc::default(),
-        }
+        Self::make(snapshot, None)
     }
 
     /// Makes a table of a catalog.
     pub(crate) fn of(handle: Arc<StoreHandle>, snapshot: TableSnapshot) -> Self {
+        Self::make(snapshot, Some(handle))
+    }
+
+    fn make(snapshot: TableSnapshot, handle: Option<Arc<StoreHandle>>) -> Self {
+        let key = Constraint::PrimaryKey(snapshot.spec().key_columns().to_vec());
+        let dimensions = handle
+            .as_ref()
+            .map(|handle| Arc::clone(handle.dimensions()));
         Self {
             snapshot,
-            dimensions: Arc::clone(handle.dimensions()),
-            handle: Some(handle),
+            constraints: Constraints::new_unverified(vec![key]),
+            dimensions: dimensions.unwrap_or_default(),
+            handle,
         }
+    }
+
+    /// The rows as of the table's commit.
+    pub(crate) fn snapshot(&self) -> &TableSnapshot {
+        &self.snapshot
+    }
+
+    /// The catalog's store, if the table belongs to one and changes with it.
+    pub(crate) fn handle(&self) -> Option<&Arc<StoreHandle>> {
+        self.handle.as_ref()
     }
 }
 
@@ -61,18 +82,48 @@ impl TableProvider for StoreTable {
         Arc::clone(self.snapshot.schema())
     }
 
+    fn constraints(&self) -> Option<&Constraints> {
+        Some(&self.constraints)
+    }
+
     fn table_type(&self) -> TableType {
         TableType::Base
     }
 
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let schema = DFSchema::try_from(self.schema())?;
+        Ok(filters
+            .iter()
+            .map(|filter| classify(filter, &schema))
+            .collect())
+    }
+
     async fn scan(
         &self,
-        _session: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let scan = StoreScanExec::try_new(self.snapshot.clone(), projection.cloned(), limit)?;
+        let schema = DFSchema::try_from(self.schema())?;
+        let mut request = ScanRequest {
+            projection: projection.cloned(),
+            limit,
+            target_partitions: session.config().target_partitions(),
+            ..ScanRequest::default()
+        };
+        for filter in filters {
+            let filters = match classify(filter, &schema) {
+                TableProviderFilterPushDown::Exact => &mut request.exact,
+                TableProviderFilterPushDown::Inexact => &mut request.inexact,
+                TableProviderFilterPushDown::Unsupported => continue,
+            };
+            filters.push(session.create_physical_expr(filter.clone(), &schema)?);
+        }
+        let scan = StoreScanExec::plan(self.snapshot.clone(), request)?;
         Ok(Arc::new(scan.with_cache(Arc::clone(&self.dimensions))))
     }
 }

@@ -373,6 +373,7 @@ fn as_compacted(table: &TableState, compacted: &TableState) -> TableState {
         counted: compacted.counted,
         oldest: compacted.oldest,
         num_live: Arc::clone(&compacted.num_live),
+        live: Arc::clone(&compacted.live),
         history: Arc::new(history),
         checkpointed: None,
         ..table.clone()

@@ -51,7 +51,7 @@ pub use self::{
     settings::{CompactionMode, Durability, StoreOptions},
     state::Watermark,
     store::Store,
-    table::{PageReader, PageRows, Rows, TableChanges, TableSnapshot},
+    table::{ColumnBounds, PageReader, PageRows, PageScan, Rows, TableChanges, TableSnapshot},
     transaction::Transaction,
     verify::VerifyReport,
     version::{AsOf, Clock, Version},

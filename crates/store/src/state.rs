@@ -10,10 +10,12 @@ use std::{
 
 use crate::{
     catalog::TableSpec,
+    error::Result,
     history::{CommitKind, HistoryEntry, Retention, RowCounts},
     keyspace::{Keyspace, TableSource},
     namespace::Namespace,
     page::PageMeta,
+    table::{LiveCache, LiveRows},
     version::Version,
 };
 
@@ -104,6 +106,8 @@ pub(crate) struct TableState {
     pub(crate) counted: Counted,
     /// The number of rows that count, once somebody has counted.
     pub(crate) num_live: Arc<OnceLock<u64>>,
+    /// Which rows count, once somebody has looked.
+    pub(crate) live: Arc<LiveCache>,
     /// Where the current checkpoint has it, as it is now. `None` if it changed since.
     pub(crate) checkpointed: Option<TableSource>,
 }
@@ -135,6 +139,7 @@ impl TableState {
             older: Vec::new(),
             counted: Counted::default(),
             num_live: Arc::default(),
+            live: Arc::default(),
             checkpointed: None,
         }
     }
@@ -190,6 +195,13 @@ impl TableState {
         let is_same = self.changed == written.changed && self.retention == written.retention;
         // The keyspace knows its files in any case.
         self.checkpointed = written.checkpointed.clone().filter(|_| is_same);
+    }
+
+    /// Which rows count. Reads keys, unless somebody has done so before.
+    pub(crate) fn live_rows(&self) -> Result<Arc<LiveRows>> {
+        let live = self.live.get(self)?;
+        self.num_live.get_or_init(|| live.num_rows);
+        Ok(live)
     }
 
     /// Rows in upsert pages, also those that were replaced or deleted since.
@@ -252,23 +264,22 @@ impl TableState {
 
     /// The table with only those pages that a condition keeps, oldest first. Good for reading and nothing else.
     pub(crate) fn with_pages(&self, keep: impl Fn(&PageMeta) -> bool) -> Self {
-        let pages: Vec<_> = self
-            .pages
-            .iter()
-            .filter(|page| keep(page))
-            .cloned()
-            .collect();
-        if pages.len() == self.pages.len() {
+        let kept = (0..self.pages.len()).filter(|page| keep(&self.pages[*page]));
+        self.with_pages_at(&kept.collect::<Vec<_>>())
+    }
+
+    /// The table with only those pages that stand at these positions, ascending. Good for reading and nothing else.
+    pub(crate) fn with_pages_at(&self, kept: &[usize]) -> Self {
+        if kept.len() == self.pages.len() {
             return self.clone();
         }
-        let num_sorted_pages = self.pages[..self.num_sorted_pages]
-            .iter()
-            .filter(|page| keep(page))
-            .count();
+        let pages = kept.iter().map(|page| Arc::clone(&self.pages[*page]));
+        let num_sorted_pages = kept.partition_point(|page| *page < self.num_sorted_pages);
         Self {
-            pages: Arc::new(pages),
+            pages: Arc::new(pages.collect()),
             num_sorted_pages,
             num_live: Arc::default(),
+            live: Arc::default(),
             checkpointed: None,
             ..self.clone()
         }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use darner_engine::{Error, JoinSpec, LoadMode, LoadOptions, SinkOptions, load_table, open_all};
-use darner_sql::Session;
+use darner_sql::{Session, SessionOptions};
 use darner_store::Store;
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -58,7 +58,13 @@ pub(crate) fn run(context: &Context, job: &Job) -> Result<()> {
             .map_err(|failure| in_step("enrich", name, failure))?;
     }
     if !job.summary.0.is_empty() {
-        let session = Session::new(context.num_threads)?;
+        // Who wrote the job wrote the question; the answer goes to the terminal, not into files or tables.
+        let mut options = SessionOptions::default();
+        options.num_threads = context.num_threads;
+        options.allow_files = true;
+        options.write_remedy = "a summary only reads".into();
+        options.cancel = Some(Arc::clone(context.cancel()));
+        let session = Session::with_options(options)?;
         session.register_store(Arc::clone(&store));
         for (name, step) in &job.enrich.0 {
             // An output that SQL cannot read can be made all the same; a query that names it says so.

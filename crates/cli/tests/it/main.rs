@@ -12,6 +12,9 @@ mod place;
 /// Each command on small tables.
 mod commands;
 
+/// SQL: statements, files in FROM, outputs, what is allowed to whom.
+mod sql;
+
 /// Older versions: history, reading as of, changes, retention, compaction.
 mod past;
 

@@ -107,7 +107,7 @@ impl Dimension {
 
     /// The bytes that the index takes.
     pub fn index_bytes(&self) -> usize {
-        self.index.num_bytes()
+        self.index.num_bytes() + self.form.num_bytes()
     }
 
     /// The bytes that columns and index take. Grows when a join first asks for a column as views, and when columns are

@@ -3,7 +3,7 @@ use std::hint::black_box;
 use super::parts::{self, Table};
 use super::{BATCH_KEYS, NO_MATCH, Slot, row_of, search_all};
 use crate::huge;
-use crate::key::hash::{hash_bytes, home_slot};
+use crate::key::hash::{hash_bytes, home_slot, words};
 use crate::{Error, ErrorKind, Result};
 
 /// Open addressing over byte keys, linear probing, at most half full.
@@ -274,39 +274,40 @@ impl BytesIndex {
     }
 }
 
-/// Compares keys of one length, of eight bytes at least, without a call: most are short.
+/// Compares keys of one length. Most are short: those without a call.
 #[inline]
 fn are_equal(a: &[u8], b: &[u8]) -> bool {
-    let words = |bytes: &'_ [u8]| -> Option<(u64, u64, u64, u64)> {
-        let word = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let last = bytes.len().checked_sub(8)?;
-        Some((
-            word(0)?,
-            word(8.min(last))?,
-            word(16.min(last))?,
-            word(last)?,
-        ))
-    };
     match (words(a), words(b)) {
-        (Some(a_words), Some(b_words)) if a.len() <= 32 => a_words == b_words,
+        (Some(a), Some(b)) => a == b,
         _ => a == b,
     }
 }
 
 /// The view of a key; for one past [`INLINE_BYTES_MAX`] without its place. `None` past 4 GiB.
+///
+/// Whole words that overlap are loaded, because a copy of some few bytes is a call.
 #[inline]
 fn view_of(key: &[u8]) -> Option<View> {
     let len = u32::try_from(key.len()).ok()?;
-    let mut bytes = [0; INLINE_BYTES_MAX as usize];
-    let is_inline = len <= INLINE_BYTES_MAX;
-    let num_inline = if is_inline { key.len() } else { 4 };
-    bytes[..num_inline].copy_from_slice(&key[..num_inline]);
-    let [a, b, c, d, tail @ ..] = bytes;
-    Some(View {
-        len,
-        head: u32::from_le_bytes([a, b, c, d]),
-        tail: u64::from_le_bytes(tail),
-    })
+    let (head, tail) = match (key.first_chunk(), key.last_chunk(), key.last_chunk()) {
+        (Some(first), _, Some(last)) => {
+            let last = u64::from_le_bytes(*last);
+            let tail = INLINE_BYTES_MAX.checked_sub(len);
+            (
+                u32::from_le_bytes(*first),
+                tail.map_or(0, |rest| last >> (8 * rest)),
+            )
+        }
+        (Some(first), Some(last), None) => {
+            let last = u64::from(u32::from_le_bytes(*last));
+            (u32::from_le_bytes(*first), last >> (8 * (8 - len)))
+        }
+        _ => {
+            let bytes = key.iter().rev();
+            (bytes.fold(0, |head, byte| head << 8 | u32::from(*byte)), 0)
+        }
+    };
+    Some(View { len, head, tail })
 }
 
 #[inline]
@@ -316,4 +317,23 @@ fn view_of(key: &[u8]) -> Option<View> {
 )]
 fn tag(hash: u64) -> u32 {
     hash as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_have_the_bytes_of_short_keys_and_the_first_of_long_ones() {
+        let bytes: Vec<u8> = (1..=40).collect();
+        for len in 0..=bytes.len() {
+            let mut expected = [0; 12];
+            let num_inline = if len <= 12 { len } else { 4 };
+            expected[..num_inline].copy_from_slice(&bytes[..num_inline]);
+            let view = view_of(&bytes[..len]).unwrap();
+            assert_eq!(view.len as usize, len);
+            assert_eq!(view.head.to_le_bytes(), expected[..4]);
+            assert_eq!(view.tail.to_le_bytes(), expected[4..]);
+        }
+    }
 }

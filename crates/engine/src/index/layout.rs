@@ -6,13 +6,14 @@ use crate::key::KeyForm;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayoutKind {
-    /// An array of row numbers, the key being the place: dense integer keys.
+    /// An array of row numbers, the key being the place: dense integer keys, and several columns whose values are most
+    /// often keys together.
     Direct,
-    /// Open addressing, key and row number in the slot: other integer keys.
+    /// Open addressing, key and row number in the slot: other integer keys, and several columns as one number.
     Hash,
     /// Open addressing, tags, and a short prefix of the key: strings and binary.
     Bytes,
-    /// As `Bytes`, over the row encoding of several columns or of wide decimals.
+    /// As `Bytes`, over the row encoding of wide decimals, or of several columns that make no number of 63 bits.
     Row,
 }
 
@@ -70,7 +71,13 @@ impl Layout {
         };
         Self {
             kind,
-            reason: format!("{num_keys} keys in a range of {range}"),
+            reason: match form.fields() {
+                [_] => format!("{num_keys} keys in a range of {range}"),
+                fields => format!(
+                    "{num_keys} keys of {} columns in a range of {range}",
+                    fields.len()
+                ),
+            },
         }
     }
 

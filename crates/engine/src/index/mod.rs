@@ -13,7 +13,7 @@ use arrow_array::{Array, ArrayAccessor, FixedSizeBinaryArray};
 use arrow_schema::DataType;
 use rayon::prelude::*;
 
-use self::bytes::BytesIndex;
+pub(crate) use self::bytes::BytesIndex;
 use self::direct::DirectIndex;
 use self::hash::HashIndex;
 pub use self::layout::{Layout, LayoutKind};
@@ -199,11 +199,18 @@ impl Index {
             (Self::Hash(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, replaced),
             (Self::Bytes(index), values) => {
                 let mut row = first_row;
-                visit_bytes(values, &mut |key| {
+                let mut insert = |key: &[u8]| {
                     index.insert(key, row, &mut replaced)?;
                     row += 1;
                     Ok(())
-                })?;
+                };
+                match values {
+                    KeyValues::Rows(rows) => {
+                        rows.iter().try_for_each(|row| insert(row.data()))?;
+                    }
+                    KeyValues::Bytes(array) => visit_bytes(*array, &mut insert)?,
+                    KeyValues::Ints(_) => unreachable!("integer keys have an integer index"),
+                }
             }
             _ => unreachable!("keys of a dimension have one form"),
         }
@@ -227,7 +234,7 @@ impl Index {
             (Self::Bytes(index), KeyValues::Rows(rows)) => {
                 index.probe(rows.iter().map(|row| row.data()), out);
             }
-            (Self::Bytes(index), KeyValues::Bytes(array)) => probe_array(index, *array, out),
+            (Self::Bytes(index), KeyValues::Bytes(array)) => probe_bytes(index, *array, out),
             _ => unreachable!("keys of a dimension have one form"),
         }
     }
@@ -274,7 +281,8 @@ pub(crate) fn num_values(values: &KeyValues<'_>) -> usize {
     }
 }
 
-fn probe_array(index: &BytesIndex, array: &dyn Array, out: &mut Vec<u32>) {
+/// Appends the row of every value, or [`NO_MATCH`], to `out`. What comes of a null means nothing.
+pub(crate) fn probe_bytes(index: &BytesIndex, array: &dyn Array, out: &mut Vec<u32>) {
     match array.data_type() {
         DataType::Utf8 => index.probe(values(array.as_string::<i32>()), out),
         DataType::LargeUtf8 => index.probe(values(array.as_string::<i64>()), out),
@@ -287,12 +295,11 @@ fn probe_array(index: &BytesIndex, array: &dyn Array, out: &mut Vec<u32>) {
     }
 }
 
-fn visit_bytes(keys: &KeyValues<'_>, visit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let array = match keys {
-        KeyValues::Rows(rows) => return rows.iter().try_for_each(|row| visit(row.data())),
-        KeyValues::Bytes(array) => *array,
-        KeyValues::Ints(_) => unreachable!("integer keys have an integer index"),
-    };
+/// Shows every value of a column of strings or binary, nulls not looked at.
+pub(crate) fn visit_bytes<'a>(
+    array: &'a dyn Array,
+    visit: &mut dyn FnMut(&'a [u8]) -> Result<()>,
+) -> Result<()> {
     match array.data_type() {
         DataType::Utf8 => values(array.as_string::<i32>()).try_for_each(|k| visit(k.as_bytes())),
         DataType::LargeUtf8 => {

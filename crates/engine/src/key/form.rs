@@ -6,6 +6,7 @@ use arrow_schema::{DataType, FieldRef};
 
 use super::family::{check_comparable, check_key_field, plain_type};
 use super::int::{Factor, IntConversion, tick_ns};
+use super::packed::Packing;
 use super::plan::{Conversion, Form, KeyPlan, KeyScratch, PartPlan, plain_column, row_type};
 use super::text::null_union;
 use crate::{Error, Result};
@@ -27,6 +28,8 @@ pub(crate) struct KeyForm {
     table: String,
     fields: Vec<FieldRef>,
     domains: Vec<Domain>,
+    /// How several columns become one number, if they do.
+    packing: Option<Arc<Packing>>,
 }
 
 impl KeyForm {
@@ -54,6 +57,7 @@ impl KeyForm {
             table: table.to_owned(),
             fields,
             domains,
+            packing: None,
         })
     }
 
@@ -73,6 +77,7 @@ impl KeyForm {
                 table: String::new(),
                 fields: vec![field],
                 domains: vec![Domain::Int64],
+                packing: None,
             };
             let plan = one.bind(&one.fields)?;
             let encoded = plan.encode(&column, scratch)?;
@@ -85,6 +90,36 @@ impl KeyForm {
         Ok(())
     }
 
+    /// Makes one number of the columns of a key, if their values leave room for that. Comes after the domains were widened,
+    /// and holds for these keys alone.
+    ///
+    /// # Shapes
+    /// `pages`: of each the plain key columns, without nulls, of the key's types; strings may have wider offsets.
+    pub(crate) fn pack(&mut self, pages: &[&[ArrayRef]]) -> Result<()> {
+        if self.fields.len() < 2 {
+            return Ok(());
+        }
+        let columns: Vec<Vec<_>> = (0..self.fields.len())
+            .map(|idx| {
+                let key = plain_type(self.fields[idx].data_type());
+                let of = |column: &ArrayRef| conversion(key, column.data_type(), self.domains[idx]);
+                pages
+                    .iter()
+                    .map(|page| (&page[idx], of(&page[idx])))
+                    .collect()
+            })
+            .collect();
+        self.packing = Packing::choose(&self.domains, &columns)?.map(Arc::new);
+        Ok(())
+    }
+
+    /// Bytes of what it keeps of the keys.
+    pub(crate) fn num_bytes(&self) -> usize {
+        self.packing
+            .as_ref()
+            .map_or(0, |packing| packing.num_bytes())
+    }
+
     pub(crate) fn table(&self) -> &str {
         &self.table
     }
@@ -95,7 +130,7 @@ impl KeyForm {
 
     /// Whether keys are compared as `i64`.
     pub(crate) fn is_int(&self) -> bool {
-        matches!(self.domains[..], [Domain::Int64 | Domain::UInt64])
+        self.packing.is_some() || matches!(self.domains[..], [Domain::Int64 | Domain::UInt64])
     }
 
     /// Whether keys are numbers of up to 64 bits by their type. Wider decimals may be compared as `i64` until others come
@@ -108,7 +143,8 @@ impl KeyForm {
                 DataType::Decimal128(..) | DataType::Decimal256(..)
             )
         };
-        self.is_int() && !is_wide(plain_type(self.fields[0].data_type()))
+        let is_one = self.fields.len() == 1;
+        is_one && self.is_int() && !is_wide(plain_type(self.fields[0].data_type()))
     }
 
     /// A number as it is compared, if the domain of an integer key holds it.
@@ -146,6 +182,8 @@ impl KeyForm {
             .any(|part| part.conversion == Conversion::AlwaysNull)
         {
             Form::AlwaysNull
+        } else if let Some(packing) = &self.packing {
+            Form::Packed(Arc::clone(packing))
         } else if self.is_int() {
             Form::Ints
         } else if self.is_bytes() {

@@ -2,13 +2,14 @@
 //!
 //! Every key is first brought into the domain of the dimension's key. One column that fits is
 //! compared as `i64` (integers, booleans, all times, decimals of up to 18 digits) or as bytes
-//! (strings, binary); several columns, and decimals too wide for `i64`, are compared as the bytes
-//! of their row encoding.
+//! (strings, binary). Several columns become one number where their values leave room for that; else
+//! they, and decimals too wide for `i64`, are compared as the bytes of their row encoding.
 
 mod family;
 mod form;
 pub(crate) mod hash;
 mod int;
+mod packed;
 mod plan;
 mod text;
 mod wide;

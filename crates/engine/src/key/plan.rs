@@ -7,6 +7,7 @@ use arrow_row::{RowConverter, Rows};
 use arrow_schema::DataType;
 
 use super::int::{Factor, IntConversion, to_ints};
+use super::packed::{PackScratch, Packing};
 use super::wide::{WIDE, to_wide};
 use crate::{Error, Result};
 
@@ -42,6 +43,8 @@ pub(super) enum Form {
     AlwaysNull,
     Ints,
     Bytes,
+    /// Several columns in one number.
+    Packed(Arc<Packing>),
     Rows(Box<RowConverter>),
 }
 
@@ -50,6 +53,7 @@ pub(super) enum Form {
 pub(crate) struct KeyScratch {
     ints: Vec<i64>,
     misses: Vec<u32>,
+    packed: PackScratch,
     rows: Option<Rows>,
 }
 
@@ -80,7 +84,12 @@ impl KeyPlan {
         scratch: &'a mut KeyScratch,
     ) -> Result<EncodedKeys<'a>> {
         self.check(columns)?;
-        let KeyScratch { ints, misses, rows } = scratch;
+        let KeyScratch {
+            ints,
+            misses,
+            packed,
+            rows,
+        } = scratch;
         misses.clear();
         let values = match &self.form {
             Form::AlwaysNull => KeyValues::Ints(&[]),
@@ -90,6 +99,10 @@ impl KeyPlan {
                     unreachable!("an integer key has an integer conversion, see `KeyForm::bind`")
                 };
                 KeyValues::Ints(to_ints(&columns[0], conversion, ints, misses))
+            }
+            Form::Packed(packing) => {
+                packing.encode(&self.parts, columns, packed, misses);
+                KeyValues::Ints(&packed.keys)
             }
             Form::Rows(converter) => {
                 let parts: Vec<ArrayRef> = self

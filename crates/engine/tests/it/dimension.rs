@@ -319,6 +319,10 @@ fn layouts_follow_the_keys() {
     assert_eq!(layout(vec![Arc::clone(&text)]).kind(), LayoutKind::Bytes);
     assert_eq!(
         layout(vec![ids(&[1, 1]), text]).to_string(),
+        "direct (2 keys of 2 columns in a range of 2)"
+    );
+    assert_eq!(
+        layout(vec![ids(&[0, i64::MAX]), ids(&[0, 1])]).to_string(),
         "row (2 columns)"
     );
 }

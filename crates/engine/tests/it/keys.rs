@@ -43,8 +43,7 @@ fn check(keys: impl Array + 'static, facts: impl Array + 'static, expected: &[Op
     let facts: ArrayRef = Arc::new(facts);
     let dimension = dimension(&[Arc::new(keys)]);
     assert_eq!(probe(&dimension, &[Arc::clone(&facts)]).0, expected);
-    // A composite key compares its parts in the same way.
-    let one: ArrayRef = Arc::new(Int32Array::from(vec![7; facts.len()]));
+    // A composite key compares its parts in the same way, as one number if it can be one, and as rows.
     let keys = Arc::clone(
         dimension
             .batches(1 << 20)
@@ -53,10 +52,17 @@ fn check(keys: impl Array + 'static, facts: impl Array + 'static, expected: &[Op
             .unwrap()
             .column(0),
     );
-    let ones: ArrayRef = Arc::new(Int64Array::from(vec![7; keys.len()]));
-    let composite = self::dimension(&[keys, ones]);
-    assert_eq!(composite.layout().kind(), LayoutKind::Row);
-    assert_eq!(probe(&composite, &[facts, one]).0, expected);
+    let same = |value: i128, len| -> ArrayRef {
+        let values = Decimal128Array::from(vec![value; len]);
+        Arc::new(values.with_precision_and_scale(38, 0).unwrap())
+    };
+    for (part, as_rows) in [(7, false), (10_i128.pow(37), true)] {
+        let composite = self::dimension(&[Arc::clone(&keys), same(part, keys.len())]);
+        let is_row = composite.layout().kind() == LayoutKind::Row;
+        assert!(is_row || !as_rows);
+        let facts = [Arc::clone(&facts), same(part, facts.len())];
+        assert_eq!(probe(&composite, &facts).0, expected);
+    }
 }
 
 #[test]
@@ -121,6 +127,53 @@ fn decimals_compare_by_exact_value() {
         decimal(vec![10_i128.pow(36), 50, i128::MAX], 0),
         &[Some(0), None, None],
     );
+}
+
+#[test]
+fn several_columns_are_one_number_where_they_leave_room() {
+    let ints = |values: &[i64]| -> ArrayRef { Arc::new(Int64Array::from(values.to_vec())) };
+    let texts = |values: &[&str]| -> ArrayRef { Arc::new(StringArray::from(values.to_vec())) };
+    let above = u64::MAX - 1;
+    // Numbers that begin anywhere, and facts below, above and between them.
+    let dense = dimension(&[
+        ints(&[-5, -5, -4, -3]),
+        texts(&["JFK", "EWR", "JFK", ""]),
+        Arc::new(UInt64Array::from(vec![above, above, above, u64::MAX])),
+    ]);
+    assert_eq!(dense.layout().kind(), LayoutKind::Direct);
+    let wide = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0].map(|more| i128::from(above) + more);
+    let wide = Decimal128Array::from_iter_values(wide);
+    let facts = [
+        ints(&[-5, -5, -4, -3, -3, -6, -2, -5, i64::MAX, i64::MIN, -4]),
+        texts(&[
+            "EWR", "JFK", "JFK", "", "", "JFK", "JFK", "LGA", "JFK", "JFK", "JFKA",
+        ]),
+        Arc::new(wide.with_precision_and_scale(38, 0).unwrap()),
+    ];
+    let mut expected = vec![Some(1), Some(0), Some(2), Some(3)];
+    expected.resize(facts[0].len(), None);
+    assert_eq!(probe(&dense, &facts).0, expected);
+    // A negative number is past every key, also where several columns have none.
+    let unknown = Arc::new(Int64Array::from(vec![-1; 11]));
+    let none = [ints(&[9; 11]), texts(&["?"; 11]), unknown];
+    assert_eq!(probe(&dense, &none).0, vec![None; 11]);
+
+    let far = [ints(&[0, 1 << 30]), ints(&[7, -(1 << 31)])];
+    let sparse = dimension(&far);
+    assert_eq!(sparse.layout().kind(), LayoutKind::Hash);
+    let facts = [ints(&[1 << 30, 0, 0]), ints(&[-(1 << 31), 7, -(1 << 31)])];
+    assert_eq!(probe(&sparse, &facts).0, [Some(1), Some(0), None]);
+
+    let full = [ints(&[0, i64::MAX]), ints(&[0, 1])];
+    let rows = dimension(&full);
+    assert_eq!(rows.layout().kind(), LayoutKind::Row);
+    assert_eq!(probe(&rows, &full).0, [Some(0), Some(1)]);
+    // Half of that: one bit less, which just fits.
+    let half = [ints(&[1, i64::MAX]), ints(&[0, 0])];
+    let fits = dimension(&half);
+    assert_eq!(fits.layout().kind(), LayoutKind::Hash);
+    assert_eq!(probe(&fits, &half).0, [Some(0), Some(1)]);
+    assert_eq!(probe(&fits, &full).0, [None, None]);
 }
 
 #[test]

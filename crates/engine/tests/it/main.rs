@@ -11,6 +11,7 @@
     reason = "generators cast small numbers and name many types; helpers may unwrap and print the seed"
 )]
 
+mod allocation; // What joins ask of the allocator.
 mod data; // Batches and seeded randomness that the source and sink tests share.
 mod dimension; // Building, deletes, lookups, payload types, limits.
 mod enrich; // The whole way: files in, files out, order, reports, loads.

@@ -8,7 +8,7 @@ use datafusion::{
     catalog::MemTable,
     common::JoinType,
     error::{DataFusionError, Result},
-    logical_expr::{LogicalPlan, col},
+    logical_expr::{LogicalPlan, ident},
     prelude::{SessionConfig, SessionContext},
 };
 use sqllogictest::{AsyncDB, DBOutput};
@@ -103,8 +103,10 @@ impl Database {
         match &self.place {
             Place::Memory(context) => {
                 let new = context.read_batch(rows.clone())?;
+                let keys: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
                 let whole = match context.table(table).await {
-                    Ok(old) => old.join(new.clone(), JoinType::LeftAnti, keys, keys, None)?,
+                    Ok(old) => old.join(new.clone(), JoinType::LeftAnti, &keys, &keys, None)?,
                     Err(_) => context.read_batch(rows.slice(0, 0))?,
                 };
                 self.put_memory(table, whole.union(new)?).await
@@ -145,7 +147,7 @@ impl Database {
     /// Puts the rows of a query in place of a table in memory.
     async fn put_memory(&self, table: &str, rows: datafusion::dataframe::DataFrame) -> Result<()> {
         let fields = rows.schema().as_arrow().fields().clone();
-        let names: Vec<_> = fields.iter().map(|f| col(quoted(f.name()))).collect();
+        let names: Vec<_> = fields.iter().map(|f| ident(f.name())).collect();
         let rows = rows.select(names)?;
         let schema = Arc::new(arrow_schema::Schema::new(fields));
         let batches = rows.collect().await?;
@@ -193,7 +195,11 @@ impl Database {
         match (name, &self.place) {
             ("upsert", _) => {
                 let (table, keys) = rest.split_once(" KEY ").ok_or_else(|| unknown(command))?;
-                let keys: Vec<&str> = keys.split(',').map(str::trim).collect();
+                let is_quote = |c: char| c == '"' || c.is_whitespace();
+                let keys: Vec<&str> = keys
+                    .split(',')
+                    .map(|key| key.trim_matches(is_quote))
+                    .collect();
                 self.upsert(table.trim(), &keys, query).await
             }
             ("delete", _) => self.delete(rest.trim(), query).await,
@@ -235,10 +241,6 @@ impl Database {
             rows: rows(&schema, &batches),
         })
     }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{name}\"")
 }
 
 fn unknown(command: &str) -> DataFusionError {

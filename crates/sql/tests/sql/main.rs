@@ -1,7 +1,8 @@
 //! Tests of the store's tables in SQL.
 #![expect(
-    clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
     reason = "test data is made from small numbers; helpers may unwrap and print the seed"
 )]
 
@@ -13,6 +14,15 @@ mod database;
 
 /// How values are written in those files.
 mod print;
+
+/// Random queries on random tables, against DataFusion's own tables.
+mod scan;
+
+/// What scans read and what they leave out.
+mod metrics;
+
+/// Writers beside queries.
+mod pin;
 
 /// Joins by lookup: when a join is one, and what it does then.
 mod lookup_join;

@@ -26,6 +26,15 @@ impl Random {
         &values[usize::try_from(at).unwrap()]
     }
 
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap()
+    }
+
+    pub(crate) fn is_one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
     pub(crate) fn chance(&mut self, percent: i64) -> bool {
         self.int(0..100) < percent
     }

@@ -86,6 +86,7 @@ impl Compaction<'_> {
             oldest: self.fold_to.max(table.begun.number),
             history: Arc::new(history),
             num_live: Arc::default(),
+            live: Arc::default(),
             checkpointed: None,
             ..table.clone()
         };

@@ -1,6 +1,9 @@
 //! Which rows of a table count: the newest of each key that was not deleted after it.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, TryLockError},
+};
 
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_buffer::BooleanBufferBuilder;
@@ -11,8 +14,9 @@ use foldhash::fast::RandomState;
 use crate::{
     error::{Error, Result},
     history::{HistoryEntry, RowCounts},
-    page::PageKind,
+    page::{PageKind, PageMeta},
     state::TableState,
+    store::lock,
     table::PageReader,
 };
 
@@ -26,36 +30,143 @@ pub(crate) struct LiveRows {
     pub(crate) counts: Vec<(u64, RowCounts)>,
 }
 
-impl LiveRows {
-    /// Reads the keys of all pages, unless every stored row is known to be live.
+/// The live rows of a table as it was when somebody looked for them last. Shared by the states that follow each other.
+#[derive(Default)]
+pub(crate) struct LiveCache(Mutex<Option<Known>>);
+
+struct Known {
+    /// The pages that were looked at: who has the same list, has the same live rows.
+    pages: Arc<Vec<Arc<PageMeta>>>,
+    live: Arc<LiveRows>,
+}
+
+impl LiveCache {
+    /// The live rows of a table, found if they are not known. Others who want them wait meanwhile, but for threads of a
+    /// rayon pool: while one of them reads pages, it takes up other work, which may come here for the same table.
     ///
-    /// Costs memory for each distinct key: 32 bytes for keys of fixed width up to 14 bytes, else the key's encoding and
-    /// about 60.
+    /// What is known of a table as it was before is the beginning, so that after a commit only those pages are read that
+    /// may have a key of the commit.
+    pub(crate) fn get(&self, table: &TableState) -> Result<Arc<LiveRows>> {
+        let mut known = if rayon::current_thread_index().is_none() {
+            lock(&self.0)
+        } else {
+            match self.0.try_lock() {
+                Ok(known) => known,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return LiveRows::find(table).map(Arc::new),
+            }
+        };
+        if let Some(known) = &*known
+            && Arc::ptr_eq(&known.pages, &table.pages)
+        {
+            return Ok(Arc::clone(&known.live));
+        }
+        let earlier = known.as_ref().filter(|known| {
+            let is_same = |(a, b): (&Arc<PageMeta>, &Arc<PageMeta>)| Arc::ptr_eq(a, b);
+            known.pages.len() <= table.pages.len()
+                && known.pages.iter().zip(table.pages.iter()).all(is_same)
+        });
+        let live = match earlier {
+            Some(earlier)
+                if !table.is_distinct && earlier.pages.len() >= table.num_sorted_pages =>
+            {
+                LiveRows::find_from(table, &earlier.live)?
+            }
+            _ => LiveRows::find(table)?,
+        };
+        let live = Arc::new(live);
+        // A snapshot of the past must not push out what everybody else wants.
+        let is_later = known.as_ref().is_none_or(|known| {
+            let last = |pages: &[Arc<PageMeta>]| pages.last().map_or(0, |page| page.version);
+            last(&known.pages) <= last(&table.pages)
+        });
+        if is_later {
+            *known = Some(Known {
+                pages: Arc::clone(&table.pages),
+                live: Arc::clone(&live),
+            });
+        }
+        Ok(live)
+    }
+}
+
+/// In place of a page and row: a key whose rows are not found yet.
+const NOWHERE: Place = (u32::MAX, u32::MAX);
+
+impl LiveRows {
+    /// Reads the keys of the pages, unless every stored row is known to be live. Of pages that a compaction wrote only
+    /// those are read that may have a key of a later page.
+    ///
+    /// Costs memory for each distinct key that is read, but for those of a compaction: 32 bytes for keys of fixed width
+    /// up to 14 bytes, else the key's encoding and about 60.
     pub(crate) fn find(table: &TableState) -> Result<Self> {
         if table.is_distinct {
-            return Ok(Self::all(table));
+            return Ok(Self::all(&table.pages));
         }
-        let converter = key_converter(table.spec.key_schema())?;
+        let sorted = Self::all(&table.pages[..table.num_sorted_pages]);
+        Self::find_from(table, &sorted)
+    }
+
+    /// Goes on from what is known of the first pages.
+    fn find_from(table: &TableState, known: &Self) -> Result<Self> {
+        let num_known = known.masks.len();
+        let keys = KeyReader::new(table)?;
         let mut newest = Newest::new(table.spec.key_schema());
-        let mut counter = Counter::default();
-        for (page_idx, page) in (0..).zip(PageReader::new(table, Some(table.spec.key_columns()))) {
-            let page = page?;
-            counter.begin(page.version);
-            let keys = converter
-                .convert_columns(page.rows.columns())
-                .map_err(|error| Error::data("keys are not readable").with_source(error))?;
-            for (row_idx, key) in (0..).zip(keys.iter()) {
-                let before = newest
-                    .put(key.as_ref(), (page_idx, row_idx))
-                    .map(|(at, _)| {
-                        let before = &table.pages[at as usize];
-                        (before.kind, before.version)
-                    });
-                counter.add(page.kind, page.version, before);
-            }
+        let mut masks = known.masks.clone();
+        if num_known > 0 {
+            // Which keys come later, and where they stand in the first pages.
+            let num_later = table.pages[num_known..]
+                .iter()
+                .map(|page| u64::from(page.num_rows));
+            let mut sought = SoughtKeys::new(num_later.sum());
+            keys.read(
+                |page| page >= num_known,
+                |_, _, key| {
+                    newest.put(key, NOWHERE);
+                    sought.add(key);
+                },
+            )?;
+            sought.sort();
+            let may_hold = |page: usize| page < num_known && sought.may_stand_in(table, page);
+            keys.read(may_hold, |page, row, key| {
+                let is_live = |mask: &BooleanArray| mask.value(row as usize);
+                if known.masks[page as usize].as_ref().is_none_or(is_live) {
+                    newest.replace(key, (page, row));
+                }
+            })?;
         }
-        let mut masks: Vec<BooleanBufferBuilder> = table
-            .pages
+        let mut counter = Counter::default();
+        let mut replaced: Vec<Place> = Vec::new();
+        let mut version = None;
+        keys.read(
+            |page| page >= num_known,
+            |page, row, key| {
+                let meta = &table.pages[page as usize];
+                if version != Some(meta.version) {
+                    counter.begin(meta.version);
+                    version = Some(meta.version);
+                }
+                let before = newest.put(key, (page, row)).filter(|at| *at != NOWHERE);
+                if let Some(at) = before.filter(|at| (at.0 as usize) < num_known) {
+                    replaced.push(at);
+                }
+                let before = before.map(|(at, _)| {
+                    let before = &table.pages[at as usize];
+                    (before.kind, before.version)
+                });
+                counter.add(meta.kind, meta.version, before);
+            },
+        )?;
+        replaced.sort_unstable();
+        for of_page in replaced.chunk_by(|a, b| a.0 == b.0) {
+            let page = of_page[0].0 as usize;
+            let mut mask = full_mask(table.pages[page].num_rows, masks[page].as_ref());
+            for (_, row) in of_page {
+                mask.set_bit(*row as usize, false);
+            }
+            masks[page] = Some(BooleanArray::new(mask.finish(), None));
+        }
+        let mut later: Vec<BooleanBufferBuilder> = table.pages[num_known..]
             .iter()
             .map(|page| {
                 let mut mask = BooleanBufferBuilder::new(page.num_rows as usize);
@@ -63,25 +174,28 @@ impl LiveRows {
                 mask
             })
             .collect();
-        newest.for_each(|(page_idx, row_idx)| {
-            masks[page_idx as usize].set_bit(row_idx as usize, true);
+        newest.for_each(|(page, row)| {
+            // The last round has put every key into a later page.
+            later[page as usize - num_known].set_bit(row as usize, true);
         });
-        let masks = masks
+        let later = later
             .into_iter()
             .map(|mut mask| Some(BooleanArray::new(mask.finish(), None)));
-        let counts = counter.finish();
+        masks.extend(later);
+        let mut counts = known.counts.clone();
+        counter.finish_after(&mut counts);
         Ok(Self {
-            masks: masks.collect(),
+            masks,
             num_rows: counts.last().map_or(0, |(_, counts)| counts.num_live),
             counts,
         })
     }
 
     /// Where nothing was replaced or deleted.
-    fn all(table: &TableState) -> Self {
+    fn all(pages: &[Arc<PageMeta>]) -> Self {
         let mut counts: Vec<(u64, RowCounts)> = Vec::new();
         let mut num_live = 0;
-        for page in table.pages.iter() {
+        for page in pages {
             let num_rows = u64::from(page.num_rows);
             num_live += num_rows;
             match counts.last_mut() {
@@ -100,7 +214,7 @@ impl LiveRows {
             }
         }
         Self {
-            masks: vec![None; table.pages.len()],
+            masks: vec![None; pages.len()],
             num_rows: num_live,
             counts,
         }
@@ -139,7 +253,7 @@ pub(crate) fn fill_counts(history: &mut [HistoryEntry], table: &TableState) -> R
     if !own.iter().any(is_wanted) {
         return Ok(());
     }
-    let live = LiveRows::find(table)?;
+    let live = table.live_rows()?;
     let num_before = match before.last() {
         None => Some(0),
         Some(entry) => entry.counts.map(|counts| counts.num_live),
@@ -175,7 +289,8 @@ pub(crate) fn fill_counts(history: &mut [HistoryEntry], table: &TableState) -> R
 /// Counts what each version adds and removes.
 #[derive(Default)]
 struct Counter {
-    done: Vec<(u64, RowCounts)>,
+    /// Versions with the rows that they added and removed.
+    done: Vec<(u64, u64, u64)>,
     num_added: u64,
     num_removed: u64,
     version: Option<u64>,
@@ -183,21 +298,13 @@ struct Counter {
 
 impl Counter {
     fn begin(&mut self, version: u64) {
-        if self.version != Some(version) {
-            self.end();
-            self.version = Some(version);
-        }
+        self.end();
+        self.version = Some(version);
     }
 
     fn end(&mut self) {
         if let Some(version) = self.version.take() {
-            let num_before = self.done.last().map_or(0, |(_, counts)| counts.num_live);
-            let counts = RowCounts {
-                num_added: self.num_added,
-                num_removed: self.num_removed,
-                num_live: num_before + self.num_added - self.num_removed,
-            };
-            self.done.push((version, counts));
+            self.done.push((version, self.num_added, self.num_removed));
             (self.num_added, self.num_removed) = (0, 0);
         }
     }
@@ -213,9 +320,21 @@ impl Counter {
         );
     }
 
-    fn finish(mut self) -> Vec<(u64, RowCounts)> {
+    /// Puts what was counted behind what is known of versions before.
+    fn finish_after(mut self, counts: &mut Vec<(u64, RowCounts)>) {
         self.end();
-        self.done
+        for (version, num_added, num_removed) in self.done {
+            let num_before = counts.last().map_or(0, |(_, counts)| counts.num_live);
+            let num_live = num_before + num_added - num_removed;
+            counts.push((
+                version,
+                RowCounts {
+                    num_added,
+                    num_removed,
+                    num_live,
+                },
+            ));
+        }
     }
 }
 
@@ -271,15 +390,22 @@ impl Newest {
     /// Notes a newer place of a key and returns the one before.
     fn put(&mut self, key: &[u8], place: Place) -> Option<Place> {
         match self {
-            Self::Short(newest) => {
-                let mut bytes = [0; 16];
-                bytes[..key.len()].copy_from_slice(key);
-                newest.insert(u128::from_le_bytes(bytes), place)
-            }
+            Self::Short(newest) => newest.insert(short(key), place),
             Self::Long(newest) => match newest.get_mut(key) {
                 Some(before) => Some(std::mem::replace(before, place)),
                 None => newest.insert(key.into(), place),
             },
+        }
+    }
+
+    /// Notes another place of a key that has one.
+    fn replace(&mut self, key: &[u8], place: Place) {
+        let found = match self {
+            Self::Short(newest) => newest.get_mut(&short(key)),
+            Self::Long(newest) => newest.get_mut(key),
+        };
+        if let Some(found) = found {
+            *found = place;
         }
     }
 
@@ -288,6 +414,108 @@ impl Newest {
             Self::Short(newest) => newest.values().copied().for_each(visit),
             Self::Long(newest) => newest.values().copied().for_each(visit),
         }
+    }
+}
+
+/// An encoded key of at most 16 bytes as a number.
+fn short(key: &[u8]) -> u128 {
+    let mut bytes = [0; 16];
+    bytes[..key.len()].copy_from_slice(key);
+    u128::from_le_bytes(bytes)
+}
+
+/// A mask with all bits set, or a copy of one.
+fn full_mask(num_rows: u32, mask: Option<&BooleanArray>) -> BooleanBufferBuilder {
+    let mut bits = BooleanBufferBuilder::new(num_rows as usize);
+    match mask {
+        None => bits.append_n(num_rows as usize, true),
+        Some(mask) => bits.append_buffer(mask.values()),
+    }
+    bits
+}
+
+/// More keys than this stand in most pages.
+const SOUGHT_KEYS_MAX: u64 = 64 << 10;
+
+/// Keys that are looked for in pages, encoded and in order.
+struct SoughtKeys(Option<Vec<Box<[u8]>>>);
+
+impl SoughtKeys {
+    fn new(num_keys: u64) -> Self {
+        Self((num_keys <= SOUGHT_KEYS_MAX).then(Vec::new))
+    }
+
+    fn add(&mut self, key: &[u8]) {
+        if let Some(keys) = &mut self.0 {
+            keys.push(key.into());
+        }
+    }
+
+    fn sort(&mut self) {
+        if let Some(keys) = &mut self.0 {
+            keys.sort_unstable();
+        }
+    }
+
+    /// Whether the bounds of a page's first key column leave room for one of the keys.
+    fn may_stand_in(&self, table: &TableState, page: usize) -> bool {
+        let page = &table.pages[page];
+        let column = match page.kind {
+            PageKind::Upsert => table.spec.key_columns()[0],
+            PageKind::Delete => 0,
+        };
+        let bounds = page
+            .stats
+            .get(column)
+            .and_then(|stats| stats.bounds.as_ref());
+        let (Some(keys), Some((min, max))) = (&self.0, bounds) else {
+            return true;
+        };
+        // A key begins with the encoding of its first column, and no such encoding is the beginning of another.
+        let first = keys.partition_point(|key| **key < **min);
+        keys.get(first)
+            .is_some_and(|key| key[..key.len().min(max.len())] <= **max)
+    }
+}
+
+/// Reads the encoded keys of some pages of a table.
+struct KeyReader<'t> {
+    table: &'t TableState,
+    converter: RowConverter,
+}
+
+impl<'t> KeyReader<'t> {
+    fn new(table: &'t TableState) -> Result<Self> {
+        let converter = key_converter(table.spec.key_schema())?;
+        Ok(Self { table, converter })
+    }
+
+    /// Calls `visit` with the page, the row in it and the key, in this order.
+    fn read(
+        &self,
+        is_wanted: impl Fn(usize) -> bool,
+        mut visit: impl FnMut(u32, u32, &[u8]),
+    ) -> Result<()> {
+        let wanted: Vec<usize> = (0..self.table.pages.len())
+            .filter(|page| is_wanted(*page))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let key_columns = Some(self.table.spec.key_columns());
+        let pages = PageReader::of(self.table, key_columns, wanted.iter().copied());
+        for (page_idx, page) in wanted.into_iter().zip(pages) {
+            let page_idx = u32::try_from(page_idx)
+                .map_err(|_| Error::internal("a table has too many pages"))?;
+            let keys = self
+                .converter
+                .convert_columns(page?.rows.columns())
+                .map_err(|error| Error::data("keys are not readable").with_source(error))?;
+            for (row_idx, key) in (0..).zip(keys.iter()) {
+                visit(page_idx, row_idx, key.as_ref());
+            }
+        }
+        Ok(())
     }
 }
 

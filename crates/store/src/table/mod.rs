@@ -1,15 +1,19 @@
 //! Reading tables.
 
+mod bounds;
 mod compact;
 mod live;
 mod pages;
+mod scan;
 mod snapshot;
 
+pub use self::{
+    bounds::ColumnBounds,
+    pages::{PageReader, PageRows},
+    scan::PageScan,
+    snapshot::{Rows, TableChanges, TableSnapshot},
+};
 pub(crate) use self::{
     compact::{Compaction, copy_pages, is_due},
-    live::{LiveRows, count_older, key_converter},
-};
-pub use self::{
-    pages::{PageReader, PageRows},
-    snapshot::{Rows, TableChanges, TableSnapshot},
+    live::{LiveCache, LiveRows, count_older, key_converter},
 };

@@ -41,11 +41,20 @@ pub struct PageReader {
 
 impl PageReader {
     pub(crate) fn new(table: &TableState, projection: Option<&[usize]>) -> Self {
+        Self::of(table, projection, 0..table.pages.len())
+    }
+
+    /// Reads only these pages, in this order.
+    pub(crate) fn of(
+        table: &TableState,
+        projection: Option<&[usize]>,
+        pages: impl Iterator<Item = usize>,
+    ) -> Self {
         let schema = Arc::clone(table.spec.schema());
         let mut windows = VecDeque::new();
         let mut window: Vec<Arc<PageMeta>> = Vec::new();
         let mut window_bytes = 0;
-        for page in table.pages.iter() {
+        for page in pages.map(|page| &table.pages[page]) {
             // A scan covers a range of page numbers; a jump would make it read what nobody asked for.
             let follows = window.last().is_none_or(|last| page.id == last.id + 1);
             if !window.is_empty() && (!follows || window_bytes >= WINDOW_BYTES) {

@@ -27,7 +27,7 @@ use crate::{
 #[derive(Clone)]
 pub struct TableSnapshot {
     name: String,
-    table: TableState,
+    pub(super) table: TableState,
 }
 
 impl fmt::Debug for TableSnapshot {
@@ -123,15 +123,21 @@ impl TableSnapshot {
     /// # Errors
     /// [`ErrorKind::Data`](crate::ErrorKind::Data) for damage.
     pub fn num_rows(&self) -> Result<u64> {
-        if let Some(num_live) = self.table.num_live.get() {
-            return Ok(*num_live);
-        }
-        let counted = self.table.history.last().and_then(|entry| entry.counts);
-        let num_live = match counted {
-            Some(counts) => counts.num_live,
-            None => LiveRows::find(&self.table)?.num_rows,
+        let num_live = match self.num_rows_known() {
+            Some(num_live) => num_live,
+            None => self.table.live_rows()?.num_rows,
         };
         Ok(*self.table.num_live.get_or_init(|| num_live))
+    }
+
+    /// The number of rows that count, if it is known without a look at the keys.
+    pub fn num_rows_known(&self) -> Option<u64> {
+        if self.table.is_distinct {
+            return Some(self.table.num_stored_rows());
+        }
+        let counted = self.table.history.last().and_then(|entry| entry.counts);
+        let counted = counted.map(|counts| counts.num_live);
+        self.table.num_live.get().copied().or(counted)
     }
 
     /// The table as it was at an earlier version or time.
@@ -294,7 +300,7 @@ impl TableSnapshot {
         })
     }
 
-    fn projected(&self, projection: Option<&[usize]>) -> Result<SchemaRef> {
+    pub(super) fn projected(&self, projection: Option<&[usize]>) -> Result<SchemaRef> {
         match projection {
             None => Ok(Arc::clone(self.schema())),
             Some(columns) => self
@@ -335,11 +341,11 @@ impl TableSnapshot {
     /// ```
     pub fn rows(&self, projection: Option<&[usize]>) -> Result<Rows> {
         let schema = self.projected(projection)?;
-        let live = LiveRows::find(&self.table)?;
+        let live = self.table.live_rows()?;
         let pages = PageReader::new(&self.table, projection);
         Ok(Rows {
             schema,
-            masks: live.masks.into_iter(),
+            masks: live.masks.clone().into_iter(),
             pages,
             kind: PageKind::Upsert,
         })

@@ -603,3 +603,39 @@ fn a_commit_that_writes_and_then_replaces_counts_its_own_rows() {
         Some(counts)
     );
 }
+
+/// A thread of a rayon pool that reads pages takes up other work meanwhile, which may look for live rows of the same table:
+/// it must not wait for itself.
+#[test]
+fn many_may_look_for_live_rows_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_table(dir.path());
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(3)
+        .build()
+        .unwrap();
+    for round in 0..20 {
+        let mut transaction = store.begin().unwrap();
+        transaction
+            .upsert("names", &rows(round, round + 20))
+            .unwrap();
+        transaction.commit().unwrap();
+        let table = store.table("names").unwrap();
+        let count = || {
+            table
+                .rows(None)
+                .unwrap()
+                .map(|rows| rows.unwrap().num_rows())
+                .sum::<usize>()
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(count(), 100));
+            scope.spawn(|| assert_eq!(count(), 100));
+            pool.scope(|scope| {
+                for _ in 0..12 {
+                    scope.spawn(|_| assert_eq!(count(), 100));
+                }
+            });
+        });
+    }
+}

@@ -345,9 +345,12 @@ impl Model {
 }
 
 fn collect(found: Rows) -> ModelRows {
+    collect_batches(found.map(std::result::Result::unwrap))
+}
+
+fn collect_batches(found: impl Iterator<Item = RecordBatch>) -> ModelRows {
     let mut collected = ModelRows::new();
     for batch in found {
-        let batch = batch.unwrap();
         let ids = batch.column(0).as_primitive::<Int64Type>();
         let payloads = batch.column(1).as_primitive::<Int64Type>();
         let regions = batch.column(2).as_string::<i32>();
@@ -367,6 +370,42 @@ pub(crate) fn read(table: &TableSnapshot) -> ModelRows {
     found
 }
 
+/// Reads a table page by page from the last to the first, and its keys one by one from the pages that may have them.
+fn check_pages(table: &TableSnapshot, expected: &ModelRows) {
+    let name = table.name();
+    let scan = table.scan(None, None).unwrap();
+    let pages: Vec<usize> = (0..table.pages().len()).rev().collect();
+    let (first, second) = pages.split_at(pages.len() / 2);
+    let batches = [first, second]
+        .map(|pages| scan.read(pages).unwrap())
+        .concat();
+    assert_eq!(
+        collect_batches(batches.into_iter()),
+        *expected,
+        "pages of {name}"
+    );
+    let counted = table.scan(Some(&[]), None).unwrap().read(&pages).unwrap();
+    let num_rows: usize = counted.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(num_rows, expected.len(), "rows in pages of {name}");
+    let ids = expected.keys().map(|(id, _)| *id).step_by(7);
+    for id in ids.chain([-1]) {
+        let wanted: ArrayRef = Arc::new(Int64Array::from(vec![id]));
+        let all: Vec<usize> = (0..pages.len()).collect();
+        let may_hold = table.may_hold(0, &wanted, &all).unwrap();
+        let relevant: Vec<usize> = all.into_iter().filter(|page| may_hold[*page]).collect();
+        let scan = table.scan(None, Some(relevant.clone())).unwrap();
+        // Rows of other keys may come that do not count, even twice.
+        let found = scan.read(&relevant).unwrap().into_iter().map(|rows| {
+            let ids = rows.column(0).as_primitive::<Int64Type>();
+            let is_wanted = ids.iter().map(|found| Some(found == Some(id))).collect();
+            arrow_select::filter::filter_record_batch(&rows, &is_wanted).unwrap()
+        });
+        let expected = expected.iter().filter(|((found, _), _)| *found == id);
+        let expected: ModelRows = expected.map(|(key, value)| (key.clone(), *value)).collect();
+        assert_eq!(collect_batches(found), expected, "id {id} of {name}");
+    }
+}
+
 /// Compares all that a store holds with the model.
 pub(crate) fn check(store: &Store, model: &Model, now_us: i64) {
     assert_eq!(step_of(store), model.step);
@@ -376,11 +415,9 @@ pub(crate) fn check(store: &Store, model: &Model, now_us: i64) {
         model.tables.keys().cloned().collect::<Vec<_>>()
     );
     for (name, expected) in &model.tables {
-        assert_eq!(
-            read(&store.table(name).unwrap()),
-            *expected.rows,
-            "table {name}"
-        );
+        let table = store.table(name).unwrap();
+        assert_eq!(read(&table), *expected.rows, "table {name}");
+        check_pages(&table, &expected.rows);
     }
     assert_eq!(
         store.namespaces(),

@@ -1,0 +1,103 @@
+//! One version of the store for each query.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use darner_engine::{Error, ErrorKind};
+use darner_store::TableSnapshot;
+use datafusion::{
+    common::{config::ConfigOptions, tree_node::Transformed},
+    datasource::{DefaultTableSource, provider_as_source, source_as_provider},
+    error::Result,
+    logical_expr::LogicalPlan,
+    optimizer::AnalyzerRule,
+};
+
+use crate::{catalog::StoreHandle, error::to_datafusion, table::StoreTable};
+
+/// Lets all tables of one catalog that a query reads be as of one commit: the newest one when the query is planned.
+///
+/// A table is looked up by its name when a statement is read, one after the other, and commits may come between. A plan
+/// that is kept and run again reads what is there then.
+#[derive(Debug)]
+pub(crate) struct PinSnapshots;
+
+impl AnalyzerRule for PinSnapshots {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let mut moments: Vec<Moment> = Vec::new();
+        let pinned = plan.transform_down_with_subqueries(|plan| {
+            let LogicalPlan::TableScan(mut scan) = plan else {
+                return Ok(Transformed::no(plan));
+            };
+            if let Some(table) = pin(&scan.source, &mut moments)? {
+                scan.source = provider_as_source(Arc::new(table));
+                return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
+            }
+            Ok(Transformed::no(LogicalPlan::TableScan(scan)))
+        })?;
+        Ok(pinned.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "pin_snapshots"
+    }
+}
+
+/// The tables of a catalog at one moment.
+struct Moment {
+    handle: Arc<StoreHandle>,
+    tables: BTreeMap<String, TableSnapshot>,
+}
+
+impl Moment {
+    fn now(handle: &Arc<StoreHandle>) -> Self {
+        let tables = handle.store().tables();
+        Self {
+            handle: Arc::clone(handle),
+            tables: tables
+                .into_iter()
+                .map(|table| (table.name().to_owned(), table))
+                .collect(),
+        }
+    }
+}
+
+/// The table of a scan as of the query's moment, if it is one that changes.
+fn pin(
+    source: &Arc<dyn datafusion::logical_expr::TableSource>,
+    moments: &mut Vec<Moment>,
+) -> Result<Option<StoreTable>> {
+    if source.downcast_ref::<DefaultTableSource>().is_none() {
+        return Ok(None);
+    }
+    let provider = source_as_provider(source)?;
+    let Some(table) = provider.downcast_ref::<StoreTable>() else {
+        return Ok(None);
+    };
+    let Some(handle) = table.handle() else {
+        return Ok(None);
+    };
+    let at = moments
+        .iter()
+        .position(|moment| Arc::ptr_eq(&moment.handle, handle));
+    let at = at.unwrap_or_else(|| {
+        moments.push(Moment::now(handle));
+        moments.len() - 1
+    });
+    let name = table.snapshot().name();
+    let changed = |what: &str| {
+        to_datafusion(Error::new(
+            ErrorKind::Conflict,
+            format!("table was {what} while the query was planned: table=`{name}`; try again"),
+        ))
+    };
+    let now = moments[at]
+        .tables
+        .get(name)
+        .ok_or_else(|| changed("dropped"))?;
+    if now.schema() != table.snapshot().schema()
+        || now.spec().key_columns() != table.snapshot().spec().key_columns()
+    {
+        return Err(changed("made anew with other columns"));
+    }
+    Ok(Some(StoreTable::of(Arc::clone(handle), now.clone())))
+}

@@ -1,0 +1,253 @@
+//! Reads one partition of a scan, on a thread that may wait.
+
+use std::sync::Arc;
+
+use arrow_array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, cast::AsArray};
+use arrow_schema::{DataType, SchemaRef};
+use darner_store::{PageScan, TableSnapshot};
+use datafusion::{
+    arrow::compute::{BatchCoalescer, filter_record_batch, prep_null_mask_filter},
+    common::{
+        internal_err,
+        tree_node::{Transformed, TransformedResult, TreeNode},
+    },
+    error::Result,
+    physical_expr::{
+        DynamicFilterTracker, DynamicFilterTracking, PhysicalExpr, conjunction, conjunction_opt,
+        expressions::Column,
+    },
+    physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, Time},
+};
+
+use crate::{
+    error::to_datafusion,
+    pushdown::{FILTERS_AT_ONCE, rule_out},
+};
+
+/// Stored bytes that are read at once: few at first, because the query may soon have enough.
+const WINDOW_BYTES_FIRST: u64 = 256 << 10;
+
+/// Stored bytes that are read at once, at most.
+const WINDOW_BYTES_MAX: u64 = 8 << 20;
+
+/// The same while filters may change that can make the next pages useless.
+const WINDOW_BYTES_CHANGING: u64 = 1 << 20;
+
+/// What a partition counts.
+pub(crate) struct ReaderMetrics {
+    pages_read: Count,
+    pages_pruned: Count,
+    read_time: Time,
+}
+
+impl ReaderMetrics {
+    pub(crate) fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        Self {
+            pages_read: MetricBuilder::new(metrics).counter("pages_read", partition),
+            pages_pruned: MetricBuilder::new(metrics)
+                .counter("pages_pruned_by_dynamic_filter", partition),
+            read_time: MetricBuilder::new(metrics).subset_time("read_time", partition),
+        }
+    }
+}
+
+/// How the pages of a scan become its rows.
+pub(crate) struct ReadRequest {
+    pub(crate) snapshot: TableSnapshot,
+    /// The columns of the answer, as positions in the table.
+    pub(crate) projection: Vec<usize>,
+    pub(crate) schema: SchemaRef,
+    /// Conditions over the table's schema that the rows must meet.
+    pub(crate) exact: Vec<Arc<dyn PhysicalExpr>>,
+    /// Conditions over the table's schema that may rule out pages.
+    pub(crate) dynamic: Vec<Arc<dyn PhysicalExpr>>,
+    pub(crate) limit: Option<usize>,
+}
+
+/// Reads pages, one window after the other.
+pub(crate) struct Reader<'s> {
+    scan: &'s PageScan,
+    request: &'s ReadRequest,
+    /// The conditions over the columns that are read, in the order of the query.
+    filters: Vec<Arc<dyn PhysicalExpr>>,
+    /// Where the columns of the answer stand among those that are read.
+    places: Vec<usize>,
+    /// Puts small batches together. `None` if no columns are asked for.
+    coalescer: Option<BatchCoalescer>,
+}
+
+impl<'s> Reader<'s> {
+    pub(crate) fn try_new(
+        scan: &'s PageScan,
+        request: &'s ReadRequest,
+        batch_rows: usize,
+    ) -> Result<Self> {
+        let table = request.snapshot.schema();
+        let place = |column: usize| scan.schema().index_of(table.field(column).name());
+        let places = request.projection.iter().map(|column| place(*column));
+        let filters = request.exact.chunks(FILTERS_AT_ONCE).map(|filters| {
+            let change = |expr: Arc<dyn PhysicalExpr>| match expr.downcast_ref::<Column>() {
+                None => Ok(Transformed::no(expr)),
+                Some(column) => {
+                    let column = Column::new(column.name(), place(column.index())?);
+                    Ok(Transformed::yes(Arc::new(column) as Arc<dyn PhysicalExpr>))
+                }
+            };
+            conjunction(filters.iter().cloned())
+                .transform_up(change)
+                .data()
+        });
+        let coalescer = (!request.projection.is_empty()).then(|| {
+            BatchCoalescer::new(Arc::clone(&request.schema), batch_rows)
+                // A page is large enough as it is, unless most of its rows are gone.
+                .with_biggest_coalesce_batch_size(Some(batch_rows / 8))
+        });
+        Ok(Self {
+            scan,
+            request,
+            filters: filters.collect::<Result<_>>()?,
+            places: places.collect::<std::result::Result<_, _>>()?,
+            coalescer,
+        })
+    }
+
+    /// Reads pages in order, until `send` says that it is enough.
+    pub(crate) fn read(
+        &mut self,
+        mut pages: Vec<usize>,
+        metrics: &ReaderMetrics,
+        send: &mut dyn FnMut(RecordBatch) -> bool,
+    ) -> Result<()> {
+        let dynamic = conjunction_opt(self.request.dynamic.iter().cloned());
+        let mut tracking = dynamic.as_ref().map(DynamicFilterTracking::classify);
+        if tracking.is_some() {
+            self.rule_out(&mut pages, metrics);
+        }
+        let mut num_rows = 0;
+        let mut window_bytes = WINDOW_BYTES_FIRST;
+        while !pages.is_empty() {
+            let watcher = tracking.as_mut().and_then(DynamicFilterTracking::watcher);
+            let is_changing = watcher.is_some();
+            if watcher.is_some_and(DynamicFilterTracker::changed) {
+                self.rule_out(&mut pages, metrics);
+            }
+            let num_pages = self.scan.window(&pages, window_bytes);
+            let later = pages.split_off(num_pages);
+            let timer = metrics.read_time.timer();
+            let batches = self.scan.read(&pages).map_err(to_datafusion)?;
+            timer.done();
+            metrics.pages_read.add(num_pages);
+            pages = later;
+            for rows in batches {
+                let rows = self.take(rows)?;
+                num_rows += rows.num_rows();
+                if !self.pass(rows, send)? {
+                    return Ok(());
+                }
+                if self.request.limit.is_some_and(|limit| num_rows >= limit) {
+                    pages.clear();
+                    break;
+                }
+            }
+            let bytes_max = if is_changing {
+                WINDOW_BYTES_CHANGING
+            } else {
+                WINDOW_BYTES_MAX
+            };
+            window_bytes = (window_bytes * 2).min(bytes_max);
+        }
+        self.finish(send)
+    }
+
+    /// Leaves out pages that the filters, as they are now, have no use for.
+    fn rule_out(&self, pages: &mut Vec<usize>, metrics: &ReaderMetrics) {
+        let num_before = pages.len();
+        *pages = rule_out(
+            &self.request.snapshot,
+            &self.request.dynamic,
+            std::mem::take(pages),
+        );
+        metrics.pages_pruned.add(num_before - pages.len());
+    }
+
+    /// The rows of a page that pass, with the columns that are asked for.
+    fn take(&self, rows: RecordBatch) -> Result<RecordBatch> {
+        let Some((last, first)) = self.filters.split_last() else {
+            return self.project(&rows);
+        };
+        let mut rows = rows;
+        for filter in first {
+            if let Some(mask) = mask(&rows, filter)? {
+                rows = filter_record_batch(&rows, &mask)?;
+            }
+        }
+        let mask = mask(&rows, last)?;
+        let rows = self.project(&rows)?;
+        match mask {
+            None => Ok(rows),
+            Some(mask) => Ok(filter_record_batch(&rows, &mask)?),
+        }
+    }
+
+    /// The columns that are asked for.
+    fn project(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let columns = self
+            .places
+            .iter()
+            .map(|place| Arc::clone(rows.column(*place)));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(
+            Arc::clone(&self.request.schema),
+            columns.collect(),
+            &options,
+        )?)
+    }
+
+    /// Hands rows on, put together where they are few. Says whether more are wanted.
+    fn pass(
+        &mut self,
+        rows: RecordBatch,
+        send: &mut dyn FnMut(RecordBatch) -> bool,
+    ) -> Result<bool> {
+        if rows.num_rows() == 0 {
+            return Ok(true);
+        }
+        let Some(coalescer) = &mut self.coalescer else {
+            return Ok(send(rows));
+        };
+        coalescer.push_batch(rows)?;
+        while let Some(rows) = coalescer.next_completed_batch() {
+            if !send(rows) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn finish(&mut self, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
+        if let Some(coalescer) = &mut self.coalescer {
+            coalescer.finish_buffered_batch()?;
+            while let Some(rows) = coalescer.next_completed_batch() {
+                if !send(rows) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// For which rows a condition is true. `None` for all.
+fn mask(rows: &RecordBatch, filter: &Arc<dyn PhysicalExpr>) -> Result<Option<BooleanArray>> {
+    let passed = filter.evaluate(rows)?.into_array(rows.num_rows())?;
+    let mask = match passed.data_type() {
+        // Unknown is as good as false.
+        DataType::Null => BooleanArray::from(vec![false; rows.num_rows()]),
+        DataType::Boolean if passed.null_count() > 0 => prep_null_mask_filter(passed.as_boolean()),
+        DataType::Boolean => passed.as_boolean().clone(),
+        other => {
+            return internal_err!("a condition is neither true nor false: type=`{other}`");
+        }
+    };
+    Ok(mask.has_false().then_some(mask))
+}
