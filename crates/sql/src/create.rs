@@ -28,10 +28,11 @@ use crate::{
 /// Plans a statement as [`SessionContext::sql_with_options`] does, but makes and drops tables of stores in the way that
 /// suits them.
 ///
-/// DataFusion collects the rows of a `CREATE TABLE AS` in memory before it hands them to a catalog, makes a drop and a
-/// creation of `CREATE OR REPLACE`, and hides why a `DROP TABLE IF EXISTS` failed. Here rows are streamed into the new
-/// table, which is there with all of them or not at all, a table is replaced by one commit, and errors are told.
-/// `CREATE TABLE AS` is done, like `INSERT`, when the answer's rows are read: it is one row with the count.
+/// DataFusion collects the rows of a `CREATE TABLE AS` in memory before it hands them to a catalog. It makes a drop and a
+/// creation of `CREATE OR REPLACE`, and leaves no table if the query fails or reads the table. And it hides why a `DROP
+/// TABLE IF EXISTS` failed. Here rows are streamed into the new table, which is there with all of them or not at all, a
+/// table is replaced by one commit, and errors are told. `CREATE TABLE AS` is done, like `INSERT`, when the answer's rows
+/// are read: it is one row with the count.
 ///
 /// # Errors
 /// Those of the statement; what the options forbid.
