@@ -348,7 +348,7 @@ fn plans_say_what_they_need_and_give() {
         (
             "CREATE TABLE t AS SELECT * FROM airports",
             Needs::Create,
-            Answer::Nothing,
+            Answer::Count,
         ),
         (
             &format!("COPY airports TO '{out}'"),
