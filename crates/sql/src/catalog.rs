@@ -11,6 +11,7 @@ use datafusion::{
     catalog::{CatalogProvider, SchemaProvider, TableProvider},
     datasource::MemTable,
     error::Result,
+    execution::SessionState,
     logical_expr::TableType,
     optimizer::AnalyzerRule,
     prelude::SessionContext,
@@ -59,6 +60,7 @@ pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<
     DarnerOptions::add_to(context);
     lookup_join::install(context);
     functions::register(context, name, catalog.handle());
+    StoreHandles::of(context).set(name, catalog.handle());
     // A write keeps its input to plan it again, so that tables and lookups in it are found anew each time: it comes first.
     let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 4] = [
         Arc::new(WriteRule),
@@ -117,6 +119,40 @@ impl CatalogProvider for StoreCatalog {
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         (name == SCHEMA).then(|| Arc::clone(&self.schema) as _)
+    }
+}
+
+/// The stores of a session by the names of their catalogs, kept in its configuration. A session may give out its catalogs
+/// in a wrapping of its own, for instance where files are tables, and then nobody sees whose they are.
+#[derive(Debug, Default)]
+pub(crate) struct StoreHandles(RwLock<BTreeMap<String, Arc<StoreHandle>>>);
+
+impl StoreHandles {
+    fn of(context: &SessionContext) -> Arc<Self> {
+        let state = context.state_ref();
+        let mut state = state.write();
+        let config = state.config_mut();
+        config.get_extension().unwrap_or_else(|| {
+            let new = Arc::new(Self::default());
+            config.set_extension(Arc::clone(&new));
+            new
+        })
+    }
+
+    fn set(&self, name: &str, handle: &Arc<StoreHandle>) {
+        let mut handles = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        handles.insert(name.to_owned(), Arc::clone(handle));
+    }
+
+    /// The store whose catalog has this name in a session, if it is one.
+    pub(crate) fn find(state: &SessionState, name: &str) -> Option<Arc<StoreHandle>> {
+        let catalog = state.catalog_list().catalog(name)?;
+        if let Some(catalog) = catalog.downcast_ref::<StoreCatalog>() {
+            return Some(Arc::clone(catalog.handle()));
+        }
+        let handles = state.config().get_extension::<Self>()?;
+        let handles = handles.0.read().unwrap_or_else(PoisonError::into_inner);
+        handles.get(name).cloned()
     }
 }
 

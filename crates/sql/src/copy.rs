@@ -190,7 +190,12 @@ impl WholeFile {
         let [target] = config.table_paths.as_slice() else {
             return None;
         };
-        if target.scheme() != "file" || !config.file_output_mode.single_file_output(target) {
+        // Partitions are files of their own, whatever the mode.
+        let has_partitions = !config.table_partition_cols.is_empty();
+        if has_partitions
+            || target.scheme() != "file"
+            || !config.file_output_mode.single_file_output(target)
+        {
             return None;
         }
         let mut url = target.get_url().clone();

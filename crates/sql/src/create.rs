@@ -20,8 +20,9 @@ use datafusion::{
 
 use crate::{
     blocking::blocking,
-    catalog::{SCHEMA, StoreCatalog, StoreHandle},
+    catalog::{SCHEMA, StoreHandle, StoreHandles},
     error::to_datafusion,
+    table::StoreTable,
     write::{self, Change, Steps, WriteTarget, into_target},
 };
 
@@ -64,6 +65,7 @@ pub async fn statement_to_plan(
     state: &SessionState,
     mut statement: Statement,
 ) -> Result<LogicalPlan> {
+    write::check_statement(&statement)?;
     let key = take_key(&mut statement);
     let mut plan = state.statement_to_plan(statement).await?;
     if let (Some(key), LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create))) = (key, &mut plan)
@@ -134,18 +136,44 @@ pub async fn execute(context: &SessionContext, plan: LogicalPlan) -> Result<Data
             context.execute_logical_plan(create).await
         }
         LogicalPlan::Ddl(DdlStatement::DropTable(drop)) => {
-            let state = context.state();
-            let stored = stored_name(&state, &drop.name);
-            let stored = stored.filter(|(handle, name)| handle.store().table(name).is_ok());
-            if let Some((handle, name)) = stored {
+            let stored = stored_name(&context.state(), &drop.name);
+            if let Some((handle, name)) = stored
+                && names_stored(context, &drop.name).await
+            {
                 drop_stored(&handle, &name)?;
                 return context.read_empty();
             }
             let drop = LogicalPlan::Ddl(DdlStatement::DropTable(drop));
             context.execute_logical_plan(drop).await
         }
+        LogicalPlan::Ddl(ddl) => {
+            // DataFusion would drop it first.
+            if let Some(name) = replaced(&ddl)
+                && names_stored(context, name).await
+            {
+                return plan_err!(
+                    "a table of the store cannot be replaced by what is not stored: table=`{name}`; drop it first"
+                );
+            }
+            context.execute_logical_plan(LogicalPlan::Ddl(ddl)).await
+        }
         plan => context.execute_logical_plan(plan).await,
     }
+}
+
+/// What makes room for a view or a file.
+fn replaced(ddl: &DdlStatement) -> Option<&TableReference> {
+    match ddl {
+        DdlStatement::CreateView(create) if create.or_replace => Some(&create.name),
+        DdlStatement::CreateExternalTable(create) if create.or_replace => Some(&create.name),
+        _ => None,
+    }
+}
+
+/// Whether a name stands for a table that is stored: not if something of the session hides it.
+pub(crate) async fn names_stored(context: &SessionContext, name: &TableReference) -> bool {
+    let table = context.table_provider(name.clone()).await;
+    table.is_ok_and(|table| table.is::<StoreTable>())
 }
 
 /// Whether a table is made of the rows of a query.
@@ -159,9 +187,8 @@ fn stored_name(state: &SessionState, name: &TableReference) -> Option<(Arc<Store
     let name = name
         .clone()
         .resolve(&options.default_catalog, &options.default_schema);
-    let catalog = state.catalog_list().catalog(&name.catalog)?;
-    let catalog = catalog.downcast_ref::<StoreCatalog>()?;
-    (&*name.schema == SCHEMA).then(|| (Arc::clone(catalog.handle()), name.table.to_string()))
+    let handle = StoreHandles::find(state, &name.catalog)?;
+    (&*name.schema == SCHEMA).then(|| (handle, name.table.to_string()))
 }
 
 async fn create_table(
@@ -234,6 +261,7 @@ pub(crate) fn store_table(handle: &StoreHandle, name: &str, table: &MemTable) ->
     let change = Change {
         name: name.to_owned(),
         spec: Arc::new(spec),
+        planned: None,
         read: None,
         statement: write::Statement::Create,
     };

@@ -26,7 +26,6 @@ use crate::{
     script,
     session::Session,
     session_options::SessionOptions,
-    table::StoreTable,
     worker::Task,
 };
 
@@ -178,11 +177,11 @@ async fn drops_stored(context: &SessionContext, plan: &LogicalPlan) -> Result<bo
     let LogicalPlan::Ddl(DdlStatement::DropTable(drop)) = plan else {
         return Ok(true);
     };
-    match context.table_provider(drop.name.clone()).await {
-        Ok(table) => Ok(table.is::<StoreTable>()),
-        Err(_) if drop.if_exists => Ok(false),
-        Err(_) => Err(no_such_table(context, drop.name.table())),
+    let is_there = context.table_provider(drop.name.clone()).await.is_ok();
+    if is_there || drop.if_exists {
+        return Ok(create::names_stored(context, &drop.name).await);
     }
+    Err(no_such_table(context, drop.name.table()))
 }
 
 /// The error for a statement that could not be planned because it names a table that is not there.

@@ -274,7 +274,16 @@ fn the_prompt_goes_on_until_it_is_told_to_end() {
     }
     // A file takes the rows of one statement, not those of the next.
     place.write("some.sql", "SELECT 1 AS a;\nSELECT 2 AS b");
-    let run = prompt(&[], "\\o out.csv\n\\i some.sql\n\\i none.sql\n");
+    let typed = "\\o out.csv\n\\i some.sql\n\\i none.sql\n";
+    let run = prompt(&["--allow-files"], typed);
+    for words in ["--allow-writes", "none.sql"] {
+        assert!(run.stderr.contains(words), "{} lacks {words}", run.stderr);
+    }
+    let run = prompt(&[], typed);
+    assert!(run.stderr.contains("--allow-files"), "{}", run.stderr);
+    assert_eq!(run.stdout, "");
+    assert!(!place.path("out.csv").exists());
+    let run = prompt(&["--allow-files", "--allow-writes"], typed);
     assert_eq!(
         std::fs::read_to_string(place.path("out.csv")).unwrap(),
         "a\n1\n"
@@ -491,4 +500,75 @@ fn a_closed_pipe_ends_a_long_table_quietly() {
         assert_eq!(run.stdout.lines().count(), 1, "{}", run.stdout);
         assert_eq!(run.stderr, "", "{format}");
     }
+}
+
+#[test]
+fn statements_write_and_say_how_many_rows() {
+    let place = place();
+    let written = |statement: &str| {
+        let run = place.ok(&["--json", "sql", statement]);
+        assert_eq!(run.stderr, "", "{statement}");
+        run.stdout.trim().to_owned()
+    };
+    assert_eq!(
+        written("INSERT INTO airports VALUES ('BOS', 'Logan', 20), ('JFK', 'Idlewild', 13)"),
+        r#"{"rows":2}"#
+    );
+    assert_eq!(
+        written("UPDATE airports SET alt = alt + 1 WHERE name IS NOT NULL"),
+        r#"{"rows":3}"#
+    );
+    assert_eq!(
+        written("DELETE FROM airports WHERE faa = 'LGA'"),
+        r#"{"rows":1}"#
+    );
+    assert_eq!(
+        rows(&place, "SELECT * FROM airports ORDER BY faa"),
+        "BOS,Logan,21\nJFK,Idlewild,14\nSJU,,\n"
+    );
+    // Nothing of a statement that fails is done.
+    place.fails(
+        &["sql", "INSERT INTO airports (faa) VALUES ('XYZ'), ('XYZ')"],
+        1,
+        &["duplicate", "XYZ"],
+    );
+    place.fails(
+        &["sql", "DELETE FROM airports WHERE altitude > 3"],
+        2,
+        &["altitude"],
+    );
+    place.fails(
+        &["sql", "--read-only", "DELETE FROM airports"],
+        2,
+        &["--read-only"],
+    );
+    assert_eq!(rows(&place, "SELECT count(*) FROM airports"), "3\n");
+    // Several in a script, which see each other, and the store is free afterwards.
+    let script = "CREATE TABLE high (PRIMARY KEY (faa)) AS SELECT faa, alt FROM airports WHERE alt > 14; \
+                  INSERT INTO high SELECT 'ZRH', 432; \
+                  SELECT faa FROM high ORDER BY faa; DROP TABLE high";
+    let run = place.ok(&["sql", script, "--format", "csv"]);
+    assert_eq!(run.stdout, "faa\nBOS\nZRH\n");
+    assert_eq!(run.stderr, "1 row written\n1 row written\n");
+    place.fails(&["sql", "SELECT * FROM high"], 3, &["high"]);
+    place.ok(&["load", "airports", "airports.csv"]);
+    // The past, and lookups in it.
+    assert_eq!(
+        rows(
+            &place,
+            "SELECT name FROM darner_at('airports', 1) WHERE faa = 'LGA'"
+        ),
+        "Guardia\n"
+    );
+    assert_eq!(
+        rows(
+            &place,
+            "SELECT dest, dim_get('airports', dest, 'alt') FROM 'flights.csv'"
+        ),
+        "JFK,13\nBQN,\nSJU,\n"
+    );
+    assert_eq!(
+        rows(&place, "SELECT count(*) FROM darner_history('airports')"),
+        "5\n"
+    );
 }

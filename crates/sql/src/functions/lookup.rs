@@ -292,6 +292,23 @@ fn look_up(
     dimension.column_of(place, &matches)
 }
 
+/// Whether an expression is a lookup in a table of a catalog.
+pub(crate) fn looks_into(expr: &Expr, handle: &Arc<StoreHandle>, table: &str) -> bool {
+    let Expr::ScalarFunction(call) = expr else {
+        return false;
+    };
+    let lookup = call.func.inner().downcast_ref::<Lookup>();
+    let name = match call.args.first() {
+        Some(Expr::Literal(value, _)) => value.try_as_str().flatten(),
+        _ => None,
+    };
+    let (Some(lookup), Some(name)) = (lookup, name) else {
+        return false;
+    };
+    let found = lookup.catalogs.find(name);
+    found.is_ok_and(|(of, name)| Arc::ptr_eq(of, handle) && name == table)
+}
+
 /// Lets all lookups of a statement look into tables as of one commit.
 #[derive(Debug)]
 pub(crate) struct PinLookups;

@@ -24,8 +24,8 @@ use datafusion::{
     prelude::SessionContext,
 };
 
-pub(crate) use self::lookup::PinLookups;
 use self::lookup::{Ask, Lookup};
+pub(crate) use self::lookup::{PinLookups, looks_into};
 use crate::{
     catalog::{SCHEMA, StoreHandle},
     error::to_datafusion,

@@ -454,3 +454,26 @@ fn a_flag_stops_a_statement() {
     cancel.store(false, std::sync::atomic::Ordering::Relaxed);
     assert!(run(&session, "SELECT * FROM airports").is_ok());
 }
+
+#[test]
+fn a_view_takes_no_tables_place() {
+    let place = Place::new();
+    let session = place.session(true, false);
+    let error = session
+        .query("CREATE OR REPLACE VIEW airports AS SELECT 1 AS a")
+        .map(|_| ());
+    assert!(text(&error.unwrap_err()).contains("drop it first"));
+    session
+        .query("CREATE VIEW report AS SELECT 1 AS a")
+        .unwrap()
+        .for_each(drop);
+    let mut transaction = place.store.begin().unwrap();
+    let spec = TableSpec::clone(place.store.table("airports").unwrap().spec());
+    transaction.create_table("report", spec).unwrap();
+    transaction.commit().unwrap();
+    // The view is what the session sees.
+    let _ = session
+        .query("DROP TABLE report")
+        .map(|rows| rows.for_each(drop));
+    assert_eq!(place.store.table_names(), ["airports", "report"]);
+}

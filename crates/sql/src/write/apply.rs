@@ -27,6 +27,8 @@ pub(crate) struct Change {
     pub(crate) name: String,
     /// The table as it is, or as it is to be.
     pub(crate) spec: Arc<TableSpec>,
+    /// The columns and key that the table had when the statement was planned; `None` if it is to be made.
+    pub(crate) planned: Option<Arc<TableSpec>>,
     /// The state of the table that was read. The commit fails if it is not in that state any more.
     pub(crate) read: Option<TableSnapshot>,
     pub(crate) statement: Statement,
@@ -39,6 +41,7 @@ impl Change {
         if let Some(read) = &self.read {
             transaction.require_unchanged(read);
         }
+        self.check_shape(&mut transaction)?;
         let mut writing = Writing {
             name: &self.name,
             spec: &self.spec,
@@ -65,6 +68,21 @@ impl Change {
         };
         transaction.commit()?;
         Ok(num_rows)
+    }
+
+    /// Fails if the table has other columns than when the statement was planned, so that it does not get the old ones.
+    fn check_shape(&self, transaction: &mut Transaction<'_>) -> Result<()> {
+        let Some(planned) = &self.planned else {
+            return Ok(());
+        };
+        let spec = transaction.table_spec(&self.name);
+        if spec.is_some_and(|spec| spec.is_same_shape(planned)) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "table was dropped or has other columns since the statement was planned: table=`{}`",
+            self.name
+        )))
     }
 
     fn new_spec(&self) -> TableSpec {

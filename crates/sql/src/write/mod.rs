@@ -9,6 +9,7 @@
 //! What is read and what is replaced are of one state of the table: see [`StoreSink`](sink::StoreSink).
 
 mod apply;
+mod check;
 mod lock;
 mod merge;
 mod moves;
@@ -18,6 +19,7 @@ mod target;
 
 pub(crate) use self::{
     apply::Change,
+    check::check_statement,
     lock::WriteLocks,
     rule::{WriteRule, into_target, writable},
     sink::Steps,

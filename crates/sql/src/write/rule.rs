@@ -23,7 +23,7 @@ use super::{
     merge::merge,
     target::{Statement, WriteTarget},
 };
-use crate::{catalog::StoreHandle, error::to_datafusion, table::StoreTable};
+use crate::{catalog::StoreHandle, error::to_datafusion, functions::looks_into, table::StoreTable};
 
 /// The rule: see the module.
 #[derive(Debug)]
@@ -253,7 +253,7 @@ pub(super) fn unused_name(wanted: &str, is_taken: impl Fn(&str) -> bool) -> Stri
     name
 }
 
-/// Whether a plan reads a table of a catalog.
+/// Whether a plan reads a table of a catalog, in a scan or by lookups.
 fn reads(plan: &LogicalPlan, handle: &Arc<StoreHandle>, table: &str) -> Result<bool> {
     let mut is_read = false;
     plan.apply_with_subqueries(|plan| {
@@ -262,7 +262,12 @@ fn reads(plan: &LogicalPlan, handle: &Arc<StoreHandle>, table: &str) -> Result<b
         {
             is_read |= found.name() == table;
         }
-        Ok(TreeNodeRecursion::Continue)
+        plan.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                is_read |= looks_into(expr, handle, table);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
     })?;
     Ok(is_read)
 }

@@ -1,20 +1,22 @@
 //! Writes the rows of a statement as one commit.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, thread};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use darner_engine::{Error, ErrorKind};
 use darner_store::TableSnapshot;
 use datafusion::{
-    common::runtime::SpawnedTask,
     datasource::sink::DataSink,
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, SessionState, TaskContext},
     physical_plan::{DisplayAs, DisplayFormatType, execute_stream},
 };
 use futures::StreamExt;
-use tokio::sync::mpsc::{self, Receiver};
+use tokio::sync::{
+    mpsc::{self, Receiver},
+    oneshot,
+};
 
 use super::{
     apply::Change,
@@ -75,6 +77,7 @@ impl StoreSink {
             let planned = snapshot.as_ref().map(TableSnapshot::version);
             planned == store.table(name).ok().map(|table| table.version())
         };
+        let planned_spec = snapshot.as_ref().map(|table| Arc::clone(table.spec()));
         let (snapshot, mut rows) = match planned {
             Some(rows) if !reads_table || is_current() => (snapshot.clone(), rows),
             _ => self.plan_again(context).await?,
@@ -83,11 +86,20 @@ impl StoreSink {
         let change = Change {
             name: name.clone(),
             spec: Arc::clone(spec),
+            planned: planned_spec,
             read: snapshot.filter(|_| *reads_table),
             statement: statement.clone(),
         };
-        let writing =
-            SpawnedTask::spawn_blocking(move || change.write(&store, Steps::new(receiver)));
+        // Not one of the runtime's threads for such work: it waits for rows, which may need one of those.
+        let (done, written) = oneshot::channel();
+        thread::Builder::new()
+            .name("darner-write".to_owned())
+            .spawn(move || done.send(change.write(&store, Steps::new(receiver))))
+            .map_err(|error| {
+                to_datafusion(
+                    Error::new(ErrorKind::Unavailable, "cannot start a thread").with_source(error),
+                )
+            })?;
         while let Some(rows) = rows.next().await {
             // Whoever writes has met an error otherwise, and tells it below.
             if sender.send(Step::Rows(rows?)).await.is_err() {
@@ -100,7 +112,7 @@ impl StoreSink {
         };
         let _ = sender.send(Step::Commit).await;
         drop(sender);
-        let written = writing.join().await.map_err(|error| {
+        let written = written.await.map_err(|error| {
             Error::new(ErrorKind::Internal, "a write did not come to its end").with_source(error)
         });
         written.and_then(|written| written).map_err(to_datafusion)

@@ -192,6 +192,49 @@ fn views_and_files_stand_beside_the_tables() {
     assert_eq!(fixture.version(), version);
 }
 
+/// DataFusion makes room by dropping what has the name.
+#[test]
+fn a_table_does_not_make_room_for_a_view_or_a_file() {
+    let fixture = Fixture::with("(1, 'one', 10), (2, 'two', 20)");
+    for sql in [
+        "CREATE OR REPLACE VIEW t AS SELECT 1 AS a",
+        "CREATE OR REPLACE VIEW darner.public.t AS SELECT * FROM t",
+        "CREATE OR REPLACE EXTERNAL TABLE t STORED AS CSV LOCATION '/nowhere.csv'",
+    ] {
+        fixture.fails(sql, &["table=`", "drop it first"]);
+    }
+    // A view that hides a table is dropped, not the table.
+    fixture.run("CREATE VIEW later AS SELECT 1 AS a");
+    let spec = fixture.store.table("t").unwrap().spec().clone();
+    let mut transaction = fixture.store.begin().unwrap();
+    let spec = darner_store::TableSpec::clone(&spec);
+    transaction.create_table("later", spec).unwrap();
+    transaction.commit().unwrap();
+    let version = fixture.version();
+    fixture.fails("DROP TABLE later", &[]);
+    fixture.run("DROP VIEW later");
+    assert_eq!(fixture.version(), version);
+    assert_eq!(fixture.rows("SELECT id FROM later"), [""; 0]);
+    fixture.run("DROP TABLE later");
+    assert_eq!(fixture.version(), version + 1);
+}
+
+#[test]
+fn copies_in_partitions_are_not_one_file() {
+    let fixture = Fixture::with("(1, 'one', 10), (2, 'two', 20)");
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("out.csv");
+    let copy = format!(
+        "COPY t TO '{}' STORED AS CSV PARTITIONED BY (id)",
+        to.display()
+    );
+    assert_eq!(fixture.count(&copy), 2);
+    let names = std::fs::read_dir(dir.path()).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["out.csv"]);
+    assert!(to.join("id=1").is_dir());
+}
+
 #[test]
 fn rows_are_copied_to_files_of_every_format() {
     let fixture = Fixture::with("(1, 'one', 10), (2, NULL, 20), (3, 'three', NULL)");

@@ -608,3 +608,65 @@ fn a_store_that_is_read_only_is_not_written_to() {
     }
     assert_eq!(fixture.rows("SELECT count(*) FROM t"), ["5"]);
 }
+
+/// The parser takes these parts, and DataFusion leaves them out.
+#[test]
+fn what_would_be_left_out_is_refused() {
+    let fixture = Fixture::with("(1, 'one', 10), (2, 'two', 20)");
+    fixture.run("CREATE TABLE u (id BIGINT, v INT, PRIMARY KEY (id))");
+    for sql in [
+        "DELETE FROM t PARTITION (p0)",
+        "DELETE FROM t TABLESAMPLE (1 PERCENT)",
+        "DELETE FROM t TABLESAMPLE (1 PERCENT) WHERE id = 1",
+        "UPDATE t TABLESAMPLE (1 PERCENT) SET n = 0",
+        "UPDATE t JOIN u ON t.id = u.id SET n = 0",
+        "EXPLAIN ANALYZE DELETE FROM t PARTITION (p0)",
+        "PREPARE gone AS DELETE FROM t PARTITION (p0)",
+    ] {
+        fixture.fails(sql, &["`t"]);
+    }
+    fixture.fails("UPDATE t SET n = 1, n = 2", &["twice", "`n`"]);
+    fixture.fails("UPDATE t SET u.n = 1", &["its own table", "`u.n`"]);
+    assert_eq!(
+        fixture.count("UPDATE t AS x SET x.n = 11 WHERE x.id = 1"),
+        1
+    );
+    assert_eq!(fixture.count("UPDATE t SET t.n = n + 1"), 2);
+    assert_eq!(fixture.rows("SELECT id, n FROM t"), ["1|12", "2|21"]);
+}
+
+/// A statement that was planned before does not give a table its old columns back.
+#[test]
+fn a_table_keeps_the_columns_that_it_got_meanwhile() {
+    let fixture = Fixture::with("(1, 'one', 10)");
+    fixture.run("PREPARE gone AS DELETE FROM t");
+    fixture.run("PREPARE over AS INSERT OVERWRITE t VALUES (3, 'three', 30)");
+    fixture.run("CREATE OR REPLACE TABLE t (PRIMARY KEY (k)) AS SELECT 'a' AS k, 1 AS w");
+    fixture.fails("EXECUTE gone", &["columns"]);
+    fixture.fails("EXECUTE over", &["columns"]);
+    assert_eq!(fixture.rows("SELECT k, w FROM t"), ["a|1"]);
+}
+
+/// Two statements that read the table by lookups and write it: both count.
+#[test]
+fn lookups_in_the_table_that_is_written_are_reads_of_it() {
+    const NUM_EACH: usize = 20;
+
+    let fixture = Fixture::with("(1, 'one', 0)");
+    fixture.run("CREATE TABLE s (id BIGINT, PRIMARY KEY (id))");
+    fixture.run("INSERT INTO s VALUES (1)");
+    let sql = "INSERT INTO t SELECT id, 'one', dim_get('t', id, 'n') + 1 FROM s";
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..NUM_EACH {
+                    assert_eq!(fixture.count(sql), 1);
+                }
+            });
+        }
+    });
+    assert_eq!(
+        fixture.rows("SELECT n FROM t"),
+        [(2 * NUM_EACH).to_string()]
+    );
+}

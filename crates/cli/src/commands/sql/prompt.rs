@@ -163,6 +163,7 @@ impl<'r> Prompt<'r> {
             Backslash::Tables => describe::tables(self.context, self.runner)?,
             Backslash::Describe(name) => describe::table(self.context, self.runner, &name)?,
             Backslash::Include(file) => {
+                self.runner.check_files(r"\i", false)?;
                 let text = fs::read_to_string(&file).map_err(|error| {
                     Error::io(format!("cannot read `{}`", file.display()), error)
                 })?;
@@ -172,6 +173,7 @@ impl<'r> Prompt<'r> {
                 })?;
             }
             Backslash::Output(file) => {
+                self.runner.check_files(r"\o", true)?;
                 print::note(
                     self.context,
                     format_args!("the rows of the next statement go to {}", file.display()),

@@ -44,6 +44,8 @@ pub(super) struct Done {
 pub(super) struct Runner<'c> {
     context: &'c Context,
     session: Session,
+    rights: Rights,
+    remedies: [&'static str; 2],
 }
 
 impl<'c> Runner<'c> {
@@ -61,7 +63,28 @@ impl<'c> Runner<'c> {
         options.file_remedy = remedies[1].into();
         options.cancel = Some(Arc::clone(context.cancel()));
         let session = Session::with_options(options)?;
-        Ok(Self { context, session })
+        Ok(Self {
+            context,
+            session,
+            rights,
+            remedies,
+        })
+    }
+
+    /// Refuses what a command of the prompt does with files, if statements may not do it.
+    pub(super) fn check_files(&self, command: &str, is_write: bool) -> Result<()> {
+        let [write_remedy, file_remedy] = self.remedies;
+        let remedy = if !self.rights.may_name_files {
+            file_remedy
+        } else if is_write && !self.rights.may_write {
+            write_remedy
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(format!(
+            "command names a file, which is not allowed here: command=`{command}`; {remedy}"
+        ))
+        .into())
     }
 
     pub(super) fn session(&self) -> &Session {
