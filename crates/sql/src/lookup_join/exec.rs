@@ -194,8 +194,14 @@ impl ExecutionPlan for LookupJoinExec {
         &self.properties
     }
 
+    /// Rows always come out in the order of the facts, and [`properties`](Self::properties) says so. Here it is said only
+    /// where DataFusion may conclude that what it wants sorted above can be sorted below: it takes the first columns that
+    /// come out for the facts', place by place, and has no regard for a limit.
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
+        let num_columns = self.facts.schema().fields().len();
+        let mut first = self.spec.output.iter().take(num_columns).enumerate();
+        let is_in_place = first.all(|(at, source)| *source == Source::Fact(at));
+        vec![is_in_place && self.fetch.is_none()]
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {

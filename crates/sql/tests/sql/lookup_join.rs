@@ -277,6 +277,34 @@ fn facts_keep_their_order() {
     );
 }
 
+/// A sort was put below a lookup, on the column of the facts that happened to have the place of the wanted one, and the
+/// plan then failed DataFusion's check. It takes the columns of a node's input for the node's first ones.
+#[test]
+fn rows_are_sorted_by_what_was_asked_for_wherever_columns_come_out() {
+    let (_store, session) = hundred();
+    let names = "darner.public.names";
+    let queries = [
+        format!("SELECT d.name, d.n, f.v FROM {names} d JOIN f ON f.k = d.id ORDER BY d.id"),
+        format!("SELECT d.name, d.n, f.v FROM {names} d JOIN f ON f.k = d.id ORDER BY d.name, v"),
+        format!("SELECT d.name, d.n, f.v FROM {names} d JOIN f ON f.k = d.id ORDER BY f.v DESC"),
+        format!("SELECT f.v, f.k, d.n FROM {names} d RIGHT JOIN f ON f.k = d.id ORDER BY d.n, v"),
+        format!("SELECT d.n, f.v, f.k FROM f LEFT JOIN {names} d ON f.k = d.id ORDER BY f.v DESC"),
+        format!("SELECT d.name, f.v FROM f JOIN {names} d ON f.k = d.id ORDER BY d.name, f.v"),
+        format!("SELECT f.v FROM f WHERE f.k IN (SELECT id FROM {names}) ORDER BY f.v DESC"),
+        format!(
+            "SELECT * FROM (SELECT d.n, f.v FROM {names} d RIGHT JOIN f ON f.k = d.id LIMIT 200) \
+             ORDER BY n NULLS FIRST, v"
+        ),
+    ];
+    for sql in queries {
+        session.set("darner.lookup_join", true);
+        assert!(session.plan(&sql).0.contains("LookupJoinExec"), "{sql}");
+        let rows = session.query(&sql);
+        session.set("darner.lookup_join", false);
+        assert_eq!(rows, session.query(&sql), "{sql}");
+    }
+}
+
 #[test]
 fn a_condition_fails_only_where_keys_match() {
     let (_store, session) = hundred();

@@ -53,3 +53,6 @@ mod past;
 
 /// Statements that change rows.
 mod write;
+
+/// The queries of TPC-H, with all tables but the largest in a store.
+mod tpch;
