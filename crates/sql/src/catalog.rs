@@ -22,8 +22,7 @@ use crate::{
     copy::WholeCopies,
     create::{drop_stored, store_table, taken},
     error::to_datafusion,
-    functions::{self, PinLookups},
-    lookup_join,
+    functions, lookup_join,
     options::DarnerOptions,
     pin::PinSnapshots,
     table::StoreTable,
@@ -62,9 +61,8 @@ pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<
     functions::register(context, name, catalog.handle());
     StoreHandles::of(context).set(name, catalog.handle());
     // A write keeps its input to plan it again, so that tables and lookups in it are found anew each time: it comes first.
-    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 4] = [
+    let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 3] = [
         Arc::new(WriteRule),
-        Arc::new(PinLookups),
         Arc::new(PinSnapshots),
         Arc::new(WholeCopies),
     ];

@@ -12,9 +12,11 @@ use datafusion::{
     optimizer::AnalyzerRule,
 };
 
-use crate::{catalog::StoreHandle, error::to_datafusion, table::StoreTable};
+use crate::{
+    catalog::StoreHandle, error::to_datafusion, functions::pin_lookups, table::StoreTable,
+};
 
-/// Lets all tables of one catalog that a query reads be as of one commit: the newest one when the query is planned.
+/// Lets all tables of one catalog that a query reads or looks into be as of one commit: the newest one when the query is planned.
 ///
 /// A table is looked up by its name when a statement is read, one after the other, and commits may come between. A plan
 /// that is kept and run again reads what is there then.
@@ -23,7 +25,8 @@ pub(crate) struct PinSnapshots;
 
 impl AnalyzerRule for PinSnapshots {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let mut moments: Vec<Moment> = Vec::new();
+        let mut moments = Moments::default();
+        let plan = pin_lookups(plan, &mut moments)?;
         let pinned = plan.transform_down_with_subqueries(|plan| {
             let LogicalPlan::TableScan(mut scan) = plan else {
                 return Ok(Transformed::no(plan));
@@ -39,6 +42,29 @@ impl AnalyzerRule for PinSnapshots {
 
     fn name(&self) -> &'static str {
         "pin_snapshots"
+    }
+}
+
+/// The tables of the catalogs that a query names, each at the moment in which it was met first.
+#[derive(Default)]
+pub(crate) struct Moments(Vec<Moment>);
+
+impl Moments {
+    /// A table of a catalog at its moment.
+    pub(crate) fn table(
+        &mut self,
+        handle: &Arc<StoreHandle>,
+        name: &str,
+    ) -> Option<&TableSnapshot> {
+        let at = self
+            .0
+            .iter()
+            .position(|moment| Arc::ptr_eq(&moment.handle, handle));
+        let at = at.unwrap_or_else(|| {
+            self.0.push(Moment::now(handle));
+            self.0.len() - 1
+        });
+        self.0[at].tables.get(name)
     }
 }
 
@@ -64,7 +90,7 @@ impl Moment {
 /// The table of a scan as of the query's moment, if it is one that changes.
 fn pin(
     source: &Arc<dyn datafusion::logical_expr::TableSource>,
-    moments: &mut Vec<Moment>,
+    moments: &mut Moments,
 ) -> Result<Option<StoreTable>> {
     if source.downcast_ref::<DefaultTableSource>().is_none() {
         return Ok(None);
@@ -76,13 +102,6 @@ fn pin(
     let Some(handle) = table.handle() else {
         return Ok(None);
     };
-    let at = moments
-        .iter()
-        .position(|moment| Arc::ptr_eq(&moment.handle, handle));
-    let at = at.unwrap_or_else(|| {
-        moments.push(Moment::now(handle));
-        moments.len() - 1
-    });
     let name = table.snapshot().name();
     let changed = |what: &str| {
         to_datafusion(Error::new(
@@ -90,9 +109,8 @@ fn pin(
             format!("table was {what} while the query was planned: table=`{name}`; try again"),
         ))
     };
-    let now = moments[at]
-        .tables
-        .get(name)
+    let now = moments
+        .table(handle, name)
         .ok_or_else(|| changed("dropped"))?;
     if now.schema() != table.snapshot().schema()
         || now.spec().key_columns() != table.snapshot().spec().key_columns()

@@ -240,15 +240,11 @@ fn rule_out_by(
 fn is_usable(filter: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
     let mut is_usable = true;
     let visited = filter.apply(|expr| {
-        let cast = if let Some(cast) = expr.downcast_ref::<CastExpr>() {
-            Some((cast.expr(), cast.cast_type()))
-        } else {
-            let cast = expr.downcast_ref::<TryCastExpr>();
-            cast.map(|cast| (cast.expr(), cast.cast_type()))
-        };
-        if let Some((inner, to)) = cast {
-            is_usable &= keeps_order(&inner.data_type(schema)?, to);
+        if let Some(cast) = expr.downcast_ref::<CastExpr>() {
+            is_usable &= keeps_order(&cast.expr().data_type(schema)?, cast.cast_type());
         }
+        // It makes nulls of values, and the counts of nulls know nothing of that.
+        is_usable &= expr.downcast_ref::<TryCastExpr>().is_none();
         // The smallest integer has no counterpart.
         is_usable &= expr.downcast_ref::<NegativeExpr>().is_none();
         Ok(TreeNodeRecursion::Continue)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, cast::AsArray};
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::{DataType, Fields, SchemaRef};
 use darner_store::{PageScan, TableSnapshot};
 use datafusion::{
     arrow::compute::{BatchCoalescer, filter_record_batch, prep_null_mask_filter},
@@ -97,7 +97,13 @@ impl<'s> Reader<'s> {
                 .transform_up(change)
                 .data()
         });
-        let coalescer = (!request.projection.is_empty()).then(|| {
+        // Each page has a dictionary of its own, and those of many pages together may be more than small keys count.
+        let is_joinable = !request
+            .schema
+            .fields()
+            .iter()
+            .any(|field| has_small_keys(field.data_type()));
+        let coalescer = (is_joinable && !request.projection.is_empty()).then(|| {
             BatchCoalescer::new(Arc::clone(&request.schema), batch_rows)
                 // A page is large enough as it is, unless most of its rows are gone.
                 .with_biggest_coalesce_batch_size(Some(batch_rows / 8))
@@ -250,4 +256,26 @@ fn mask(rows: &RecordBatch, filter: &Arc<dyn PhysicalExpr>) -> Result<Option<Boo
         }
     };
     Ok(mask.has_false().then_some(mask))
+}
+
+/// Whether a column has a dictionary somewhere that cannot take the values of many pages.
+fn has_small_keys(data_type: &DataType) -> bool {
+    let in_all = |fields: &Fields| fields.iter().any(|field| has_small_keys(field.data_type()));
+    match data_type {
+        DataType::Dictionary(key, values) => {
+            key.primitive_width().is_some_and(|width| width < 4) || has_small_keys(values)
+        }
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::FixedSizeList(field, _)
+        | DataType::Map(field, _) => has_small_keys(field.data_type()),
+        DataType::RunEndEncoded(_, field) => has_small_keys(field.data_type()),
+        DataType::Struct(fields) => in_all(fields),
+        DataType::Union(fields, _) => fields
+            .iter()
+            .any(|(_, field)| has_small_keys(field.data_type())),
+        _ => false,
+    }
 }

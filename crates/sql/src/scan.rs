@@ -257,17 +257,21 @@ impl StoreScanExec {
 
     /// Turns a condition on the rows of this scan into one on those of the table.
     fn over_table(&self, filter: &Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
-        let Some(projection) = &self.request.projection else {
-            return Ok(Arc::clone(filter));
-        };
+        let table = self.snapshot.schema();
         let change = |expr: Arc<dyn PhysicalExpr>| {
             let Some(column) = expr.downcast_ref::<Column>() else {
                 return Ok(Transformed::no(expr));
             };
-            let Some(place) = projection.get(column.index()) else {
+            let place = match &self.request.projection {
+                None => Some(column.index()),
+                Some(projection) => projection.get(column.index()).copied(),
+            };
+            let field = place.and_then(|place| Some((place, table.fields().get(place)?)));
+            let Some((place, field)) = field else {
                 return internal_err!("a filter has a column that the scan does not have");
             };
-            let column = Arc::new(Column::new(column.name(), *place)) as Arc<dyn PhysicalExpr>;
+            // Pages are ruled out by the name of the table's column.
+            let column = Arc::new(Column::new(field.name(), place)) as Arc<dyn PhysicalExpr>;
             Ok(Transformed::yes(column))
         };
         Arc::clone(filter).transform_up(change).data()

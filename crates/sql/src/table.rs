@@ -37,6 +37,14 @@ impl StoreTable {
         Self::make(snapshot, None)
     }
 
+    /// Makes a table that stays as it is, whose dimensions are kept with those of its catalog.
+    pub(crate) fn past(handle: &StoreHandle, snapshot: TableSnapshot) -> Self {
+        Self {
+            dimensions: Arc::clone(handle.dimensions()),
+            ..Self::new(snapshot)
+        }
+    }
+
     /// Makes a table of a catalog.
     pub(crate) fn of(handle: Arc<StoreHandle>, snapshot: TableSnapshot) -> Self {
         Self::make(snapshot, Some(handle))
@@ -123,6 +131,10 @@ impl TableProvider for StoreTable {
                 TableProviderFilterPushDown::Unsupported => continue,
             };
             filters.push(session.create_physical_expr(filter.clone(), &schema)?);
+        }
+        if !request.inexact.is_empty() {
+            // Some of the rows are not wanted.
+            request.limit = None;
         }
         let scan = StoreScanExec::plan(self.snapshot.clone(), request)?;
         Ok(Arc::new(scan.with_cache(Arc::clone(&self.dimensions))))

@@ -12,20 +12,17 @@ use darner_engine::{Dimension, DimensionBuilder, Error, Matches, NO_MATCH};
 use darner_store::TableSnapshot;
 use datafusion::{
     common::{
-        Result, ScalarValue,
-        config::ConfigOptions,
-        internal_err, plan_err,
+        Result, ScalarValue, internal_err, plan_err,
         tree_node::{Transformed, TreeNode},
     },
     logical_expr::{
         ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
         ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction,
     },
-    optimizer::AnalyzerRule,
 };
 
 use super::Catalogs;
-use crate::{blocking::blocking, catalog::StoreHandle, error::to_datafusion};
+use crate::{blocking::blocking, catalog::StoreHandle, error::to_datafusion, pin::Moments};
 
 /// What is asked for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +57,7 @@ impl Ask {
     }
 }
 
-/// One of the functions. All calls in a statement look into tables as of one commit: [`PinLookups`] gives each call a
+/// One of the functions. All calls in a statement look into tables as of one commit: [`pin_lookups`] gives each call a
 /// function of its own, which knows its table.
 pub(super) struct Lookup {
     ask: Ask,
@@ -309,33 +306,20 @@ pub(crate) fn looks_into(expr: &Expr, handle: &Arc<StoreHandle>, table: &str) ->
     found.is_ok_and(|(of, name)| Arc::ptr_eq(of, handle) && name == table)
 }
 
-/// Lets all lookups of a statement look into tables as of one commit.
-#[derive(Debug)]
-pub(crate) struct PinLookups;
-
-impl AnalyzerRule for PinLookups {
-    fn name(&self) -> &'static str {
-        "darner_pin_lookups"
-    }
-
-    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let mut seen = Vec::new();
-        let pinned = plan.transform_up_with_subqueries(|plan| {
-            plan.map_expressions(|expr| {
-                expr.transform_up(|expr| match expr {
-                    Expr::ScalarFunction(call) => pin(call, &mut seen),
-                    expr => Ok(Transformed::no(expr)),
-                })
+/// Lets all lookups of a statement look into tables as of its moments.
+pub(crate) fn pin_lookups(plan: LogicalPlan, moments: &mut Moments) -> Result<LogicalPlan> {
+    let pinned = plan.transform_up_with_subqueries(|plan| {
+        plan.map_expressions(|expr| {
+            expr.transform_up(|expr| match expr {
+                Expr::ScalarFunction(call) => pin(call, moments),
+                expr => Ok(Transformed::no(expr)),
             })
-        });
-        Ok(pinned?.data)
-    }
+        })
+    });
+    Ok(pinned?.data)
 }
 
-/// The tables of a catalog that a statement has met.
-type Seen = Vec<(Arc<StoreHandle>, Vec<TableSnapshot>)>;
-
-fn pin(call: ScalarFunction, seen: &mut Seen) -> Result<Transformed<Expr>> {
+fn pin(call: ScalarFunction, moments: &mut Moments) -> Result<Transformed<Expr>> {
     let lookup = call.func.inner().downcast_ref::<Lookup>();
     let name = match call.args.first() {
         Some(Expr::Literal(value, _)) => value.try_as_str().flatten(),
@@ -346,13 +330,7 @@ fn pin(call: ScalarFunction, seen: &mut Seen) -> Result<Transformed<Expr>> {
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
     };
     let (handle, name) = lookup.catalogs.find(name).map_err(to_datafusion)?;
-    let place = seen.iter().position(|(of, _)| Arc::ptr_eq(of, handle));
-    let place = place.unwrap_or_else(|| {
-        seen.push((Arc::clone(handle), handle.store().tables()));
-        seen.len() - 1
-    });
-    let table = seen[place].1.iter().find(|table| table.name() == name);
-    let Some(table) = table else {
+    let Some(table) = moments.table(handle, &name) else {
         // Made just now.
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
     };

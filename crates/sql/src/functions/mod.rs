@@ -25,7 +25,7 @@ use datafusion::{
 };
 
 use self::lookup::{Ask, Lookup};
-pub(crate) use self::lookup::{PinLookups, looks_into};
+pub(crate) use self::lookup::{looks_into, pin_lookups};
 use crate::{
     catalog::{SCHEMA, StoreHandle},
     error::to_datafusion,

@@ -72,8 +72,7 @@ impl TableFunctionImpl for PastFunction {
         match self.past {
             Past::At => {
                 let as_of = as_of(function, args.get(1))?;
-                let table = self.at(table, as_of).map_err(to_datafusion)?;
-                Ok(Arc::new(StoreTable::new(table)))
+                self.at(table, as_of).map_err(to_datafusion)
             }
             Past::History => {
                 let (_, table) = self.catalogs.table(table).map_err(to_datafusion)?;
@@ -92,9 +91,10 @@ impl TableFunctionImpl for PastFunction {
 }
 
 impl PastFunction {
-    fn at(&self, table: &str, as_of: AsOf) -> darner_engine::Result<TableSnapshot> {
+    fn at(&self, table: &str, as_of: AsOf) -> darner_engine::Result<Arc<dyn TableProvider>> {
         let (handle, name) = self.catalogs.find(table)?;
-        handle.store().table_at(&name, as_of)
+        let table = handle.store().table_at(&name, as_of)?;
+        Ok(Arc::new(StoreTable::past(&handle, table)))
     }
 
     fn changes(

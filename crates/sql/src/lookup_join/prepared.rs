@@ -13,7 +13,10 @@ use darner_engine::{
     Scratch, SelectColumn, StarJoin,
 };
 use datafusion::{
-    arrow::compute::{and, cast, filter_record_batch, is_not_null, kernels::nullif::nullif, not},
+    arrow::compute::{
+        CastOptions, and, cast_with_options, filter_record_batch, is_not_null,
+        kernels::nullif::nullif, not,
+    },
     common::internal_datafusion_err,
     error::{DataFusionError, Result},
     physical_expr::{PhysicalExpr, PhysicalExprRef, expressions::Column},
@@ -338,7 +341,14 @@ impl Place {
     fn column(&self, rows: &RecordBatch) -> Result<ArrayRef> {
         Ok(match self {
             Self::Fact(at) | Self::Dimension(at, None) => Arc::clone(rows.column(*at)),
-            Self::Dimension(at, Some(data_type)) => cast(rows.column(*at), data_type)?,
+            Self::Dimension(at, Some(data_type)) => {
+                // As DataFusion casts: what does not fit is an error.
+                let options = CastOptions {
+                    safe: false,
+                    ..CastOptions::default()
+                };
+                cast_with_options(rows.column(*at), data_type, &options)?
+            }
             Self::Mark => return Err(internal_datafusion_err!("a mark is no column of the rows")),
         })
     }

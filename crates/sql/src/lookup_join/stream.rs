@@ -6,8 +6,8 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use darner_engine::Scratch;
 use datafusion::{
-    common::{instant::Instant, runtime::SpawnedTask},
-    error::{DataFusionError, Result},
+    common::instant::Instant,
+    error::Result,
     execution::SendableRecordBatchStream,
     physical_plan::{
         EmptyRecordBatchStream,
@@ -22,7 +22,7 @@ use futures::{StreamExt, stream::try_unfold};
 use tokio::sync::OnceCell;
 
 use super::{prepared::Prepared, spec::LookupSpec};
-use crate::error::to_datafusion;
+use crate::{blocking::start, error::to_datafusion};
 
 /// The join with its dimension, as soon as a partition has asked for it.
 pub(super) type Shared = Arc<OnceCell<Arc<Prepared>>>;
@@ -180,7 +180,7 @@ async fn prepared(
         let spec = Arc::clone(spec);
         let (built, build_time) = (metrics.dimensions_built.clone(), metrics.build_time.clone());
         // A build that has begun ends, and is kept for whoever asks again, also if this query is dropped meanwhile.
-        let task = SpawnedTask::spawn_blocking(move || {
+        let preparing = start(move || {
             let start = Instant::now();
             let fetched = spec.dimension.fetch(&spec.table_columns());
             let fetched = fetched.map_err(to_datafusion)?;
@@ -189,9 +189,8 @@ async fn prepared(
                 build_time.add_elapsed(start);
             }
             Prepared::try_new(&spec, &facts, fetched.dimension).map(Arc::new)
-        });
-        let joined = task.join().await;
-        joined.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
+        })?;
+        preparing.end().await?
     };
     shared.get_or_try_init(prepare).await.map(Arc::clone)
 }

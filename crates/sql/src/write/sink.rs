@@ -1,6 +1,6 @@
 //! Writes the rows of a statement as one commit.
 
-use std::{fmt, sync::Arc, thread};
+use std::{fmt, sync::Arc};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -13,17 +13,14 @@ use datafusion::{
     physical_plan::{DisplayAs, DisplayFormatType, execute_stream},
 };
 use futures::StreamExt;
-use tokio::sync::{
-    mpsc::{self, Receiver},
-    oneshot,
-};
+use tokio::sync::mpsc::{self, Receiver};
 
 use super::{
     apply::Change,
     rule::on_tables,
     target::{Statement, WriteTarget},
 };
-use crate::error::to_datafusion;
+use crate::{blocking::start, error::to_datafusion};
 
 /// Batches that wait to be written while the next ones are computed.
 const BATCHES_AHEAD: usize = 4;
@@ -90,16 +87,7 @@ impl StoreSink {
             read: snapshot.filter(|_| *reads_table),
             statement: statement.clone(),
         };
-        // Not one of the runtime's threads for such work: it waits for rows, which may need one of those.
-        let (done, written) = oneshot::channel();
-        thread::Builder::new()
-            .name("darner-write".to_owned())
-            .spawn(move || done.send(change.write(&store, Steps::new(receiver))))
-            .map_err(|error| {
-                to_datafusion(
-                    Error::new(ErrorKind::Unavailable, "cannot start a thread").with_source(error),
-                )
-            })?;
+        let writing = start(move || change.write(&store, Steps::new(receiver)))?;
         while let Some(rows) = rows.next().await {
             // Whoever writes has met an error otherwise, and tells it below.
             if sender.send(Step::Rows(rows?)).await.is_err() {
@@ -112,10 +100,7 @@ impl StoreSink {
         };
         let _ = sender.send(Step::Commit).await;
         drop(sender);
-        let written = written.await.map_err(|error| {
-            Error::new(ErrorKind::Internal, "a write did not come to its end").with_source(error)
-        });
-        written.and_then(|written| written).map_err(to_datafusion)
+        writing.end().await?.map_err(to_datafusion)
     }
 
     /// Plans the input on the tables as they are now.

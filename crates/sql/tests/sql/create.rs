@@ -219,6 +219,37 @@ fn a_table_does_not_make_room_for_a_view_or_a_file() {
     assert_eq!(fixture.version(), version + 1);
 }
 
+/// Each commit has a page with a dictionary of its own; together they have more values than the keys count.
+#[test]
+fn dictionaries_of_small_keys_are_read_page_by_page() {
+    let fixture = Fixture::new();
+    let tag = |n: usize| format!("arrow_cast('tag {n}', 'Dictionary(Int8, Utf8)')");
+    fixture.count(&format!(
+        "CREATE TABLE d (PRIMARY KEY (id)) AS SELECT 0 AS id, {} AS tag",
+        tag(0)
+    ));
+    for n in 1..140 {
+        fixture.count(&format!("INSERT INTO d SELECT {n}, {}", tag(n)));
+    }
+    assert_eq!(fixture.rows("SELECT id, tag FROM d").len(), 140);
+    assert_eq!(
+        fixture
+            .rows("SELECT DISTINCT CAST(tag AS TEXT) FROM d WHERE id >= 100")
+            .len(),
+        40
+    );
+}
+
+/// A cast that makes nulls of values: the counts of nulls say nothing about it.
+#[test]
+fn casts_that_make_nulls_rule_out_no_page() {
+    let fixture = Fixture::new();
+    fixture.run("CREATE TABLE f (id BIGINT, f DOUBLE, PRIMARY KEY (id))");
+    fixture.count("INSERT INTO f VALUES (1, 1e20), (2, 2)");
+    let sql = "SELECT id FROM f WHERE TRY_CAST(f AS INT) IS NOT DISTINCT FROM NULL";
+    assert_eq!(fixture.rows(sql), ["1"]);
+}
+
 #[test]
 fn copies_in_partitions_are_not_one_file() {
     let fixture = Fixture::with("(1, 'one', 10), (2, 'two', 20)");
