@@ -270,8 +270,8 @@ fn has_small_keys(data_type: &DataType) -> bool {
         | DataType::ListView(field)
         | DataType::LargeListView(field)
         | DataType::FixedSizeList(field, _)
-        | DataType::Map(field, _) => has_small_keys(field.data_type()),
-        DataType::RunEndEncoded(_, field) => has_small_keys(field.data_type()),
+        | DataType::Map(field, _)
+        | DataType::RunEndEncoded(_, field) => has_small_keys(field.data_type()),
         DataType::Struct(fields) => in_all(fields),
         DataType::Union(fields, _) => fields
             .iter()

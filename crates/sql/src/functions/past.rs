@@ -94,7 +94,7 @@ impl PastFunction {
     fn at(&self, table: &str, as_of: AsOf) -> darner_engine::Result<Arc<dyn TableProvider>> {
         let (handle, name) = self.catalogs.find(table)?;
         let table = handle.store().table_at(&name, as_of)?;
-        Ok(Arc::new(StoreTable::past(&handle, table)))
+        Ok(Arc::new(StoreTable::past(handle, table)))
     }
 
     fn changes(

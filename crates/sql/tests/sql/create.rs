@@ -205,9 +205,9 @@ fn a_table_does_not_make_room_for_a_view_or_a_file() {
     }
     // A view that hides a table is dropped, not the table.
     fixture.run("CREATE VIEW later AS SELECT 1 AS a");
-    let spec = fixture.store.table("t").unwrap().spec().clone();
+    let table = fixture.store.table("t").unwrap();
+    let spec = darner_store::TableSpec::clone(table.spec());
     let mut transaction = fixture.store.begin().unwrap();
-    let spec = darner_store::TableSpec::clone(&spec);
     transaction.create_table("later", spec).unwrap();
     transaction.commit().unwrap();
     let version = fixture.version();
