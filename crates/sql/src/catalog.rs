@@ -6,9 +6,10 @@ use std::{
 };
 
 use darner_engine::Error;
-use darner_store::Store;
+use darner_store::{Store, TableSnapshot};
 use datafusion::{
     catalog::{CatalogProvider, SchemaProvider, TableProvider},
+    common::TableReference,
     datasource::MemTable,
     error::Result,
     execution::SessionState,
@@ -58,8 +59,9 @@ pub fn register(context: &SessionContext, store: Arc<Store>, name: &str) -> Arc<
     context.register_catalog(name, Arc::clone(&catalog) as _);
     DarnerOptions::add_to(context);
     lookup_join::install(context);
-    functions::register(context, name, catalog.handle());
-    StoreHandles::of(context).set(name, catalog.handle());
+    let catalogs = Catalogs::of(context);
+    catalogs.add(name, catalog.handle());
+    functions::register(context, &catalogs);
     // A write keeps its input to plan it again, so that tables and lookups in it are found anew each time: it comes first.
     let rules: [Arc<dyn AnalyzerRule + Send + Sync>; 3] = [
         Arc::new(WriteRule),
@@ -120,12 +122,13 @@ impl CatalogProvider for StoreCatalog {
     }
 }
 
-/// The stores of a session by the names of their catalogs, kept in its configuration. A session may give out its catalogs
-/// in a wrapping of its own, for instance where files are tables, and then nobody sees whose they are.
+/// The stores of a session by the names of their catalogs, the newest first, kept in its configuration: a session may give
+/// out its catalogs in a wrapping of its own, for instance where files are tables, and then nobody sees whose they are.
 #[derive(Debug, Default)]
-pub(crate) struct StoreHandles(RwLock<BTreeMap<String, Arc<StoreHandle>>>);
+pub(crate) struct Catalogs(RwLock<Vec<(String, Arc<StoreHandle>)>>);
 
-impl StoreHandles {
+impl Catalogs {
+    /// Those of a session, the same each time.
     fn of(context: &SessionContext) -> Arc<Self> {
         let state = context.state_ref();
         let mut state = state.write();
@@ -137,20 +140,64 @@ impl StoreHandles {
         })
     }
 
-    fn set(&self, name: &str, handle: &Arc<StoreHandle>) {
-        let mut handles = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        handles.insert(name.to_owned(), Arc::clone(handle));
+    fn add(&self, name: &str, handle: &Arc<StoreHandle>) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(known, _)| known != name);
+        all.insert(0, (name.to_owned(), Arc::clone(handle)));
+    }
+
+    fn all(&self) -> Vec<(String, Arc<StoreHandle>)> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.clone()
     }
 
     /// The store whose catalog has this name in a session, if it is one.
-    pub(crate) fn find(state: &SessionState, name: &str) -> Option<Arc<StoreHandle>> {
+    pub(crate) fn handle(state: &SessionState, name: &str) -> Option<Arc<StoreHandle>> {
         let catalog = state.catalog_list().catalog(name)?;
         if let Some(catalog) = catalog.downcast_ref::<StoreCatalog>() {
             return Some(Arc::clone(catalog.handle()));
         }
-        let handles = state.config().get_extension::<Self>()?;
-        let handles = handles.0.read().unwrap_or_else(PoisonError::into_inner);
-        handles.get(name).cloned()
+        let all = state.config().get_extension::<Self>()?.all();
+        let found = all.into_iter().find(|(known, _)| known == name);
+        found.map(|(_, handle)| handle)
+    }
+
+    /// The catalog that has a table, and the table's name there.
+    pub(crate) fn find(&self, table: &str) -> darner_engine::Result<(Arc<StoreHandle>, String)> {
+        let all = self.all();
+        let has = |handle: &StoreHandle, name: &str| handle.store().table(name).is_ok();
+        // As it stands, so that names with points and capitals need no quotes inside the quotes.
+        if let Some((_, handle)) = all.iter().find(|(_, handle)| has(handle, table)) {
+            return Ok((Arc::clone(handle), table.to_owned()));
+        }
+        let name = TableReference::parse_str(table);
+        let is_schema = name.schema().is_none_or(|schema| schema == SCHEMA);
+        let is_catalog = |catalog: &str| name.catalog().is_none_or(|name| name == catalog);
+        let mut handles = all.iter().filter(|(catalog, _)| is_catalog(catalog));
+        let found = handles.find(|(_, handle)| is_schema && has(handle, name.table()));
+        if let Some((_, handle)) = found {
+            return Ok((Arc::clone(handle), name.table().to_owned()));
+        }
+        // The error names the tables that there are.
+        match all.first() {
+            Some((_, handle)) => {
+                handle.store().table(table)?;
+                Ok((Arc::clone(handle), table.to_owned()))
+            }
+            None => Err(Error::not_found(format!(
+                "no such table: table=`{table}`; no store is registered"
+            ))),
+        }
+    }
+
+    /// A table as it is now.
+    pub(crate) fn table(
+        &self,
+        table: &str,
+    ) -> darner_engine::Result<(Arc<StoreHandle>, TableSnapshot)> {
+        let (handle, name) = self.find(table)?;
+        let snapshot = handle.store().table(&name)?;
+        Ok((handle, snapshot))
     }
 }
 

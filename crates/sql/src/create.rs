@@ -20,7 +20,7 @@ use datafusion::{
 
 use crate::{
     blocking::blocking,
-    catalog::{SCHEMA, StoreHandle, StoreHandles},
+    catalog::{Catalogs, SCHEMA, StoreHandle},
     error::to_datafusion,
     table::StoreTable,
     write::{self, Change, Steps, WriteTarget, into_target},
@@ -187,7 +187,7 @@ fn stored_name(state: &SessionState, name: &TableReference) -> Option<(Arc<Store
     let name = name
         .clone()
         .resolve(&options.default_catalog, &options.default_schema);
-    let handle = StoreHandles::find(state, &name.catalog)?;
+    let handle = Catalogs::handle(state, &name.catalog)?;
     (&*name.schema == SCHEMA).then(|| (handle, name.table.to_string()))
 }
 

@@ -77,6 +77,17 @@ pub enum CommitKind {
     Write,
 }
 
+impl CommitKind {
+    /// The word for it: `create`, `replace` or `write`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::Write => "write",
+        }
+    }
+}
+
 /// How many rows a commit added and removed, and how many there were afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowCounts {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray, UInt64Array};
-use darner_store::{CommitKind, RowCounts};
+use darner_store::RowCounts;
 
 use crate::{
     args::History,
@@ -17,11 +17,7 @@ pub(crate) fn run(context: &Context, args: &History) -> Result<()> {
     let commits = store.table(&args.table)?.history()?;
     let versions = commits.iter().map(|commit| commit.version.number);
     let times = commits.iter().map(|commit| commit.version.time_us);
-    let kinds = commits.iter().map(|commit| match commit.kind {
-        CommitKind::Create => "create",
-        CommitKind::Replace => "replace",
-        CommitKind::Write => "write",
-    });
+    let kinds = commits.iter().map(|commit| commit.kind.name());
     let readable: Vec<bool> = commits.iter().map(|commit| commit.is_readable).collect();
     let readable: ArrayRef = if context.json {
         Arc::new(BooleanArray::from(readable))

@@ -21,8 +21,12 @@ use datafusion::{
     },
 };
 
-use super::Catalogs;
-use crate::{blocking::blocking, catalog::StoreHandle, error::to_datafusion, pin::Moments};
+use crate::{
+    blocking::blocking,
+    catalog::{Catalogs, StoreHandle},
+    error::to_datafusion,
+    pin::Moments,
+};
 
 /// What is asked for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,10 +88,6 @@ impl Lookup {
         }
     }
 
-    pub(super) fn catalogs(&self) -> &Catalogs {
-        &self.catalogs
-    }
-
     /// The table that a call names, as of the statement's commit, or as it is now if no rule has said which.
     fn table(&self, name: &str) -> Result<Arc<Pinned>> {
         if let Some(pinned) = &self.pinned {
@@ -95,7 +95,7 @@ impl Lookup {
         }
         let (handle, table) = self.catalogs.table(name).map_err(to_datafusion)?;
         Ok(Arc::new(Pinned {
-            handle: Arc::clone(handle),
+            handle,
             table,
             dimension: OnceLock::new(),
         }))
@@ -303,7 +303,7 @@ pub(crate) fn looks_into(expr: &Expr, handle: &Arc<StoreHandle>, table: &str) ->
         return false;
     };
     let found = lookup.catalogs.find(name);
-    found.is_ok_and(|(of, name)| Arc::ptr_eq(of, handle) && name == table)
+    found.is_ok_and(|(of, name)| Arc::ptr_eq(&of, handle) && name == table)
 }
 
 /// Lets all lookups of a statement look into tables as of its moments.
@@ -330,7 +330,7 @@ fn pin(call: ScalarFunction, moments: &mut Moments) -> Result<Transformed<Expr>>
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
     };
     let (handle, name) = lookup.catalogs.find(name).map_err(to_datafusion)?;
-    let Some(table) = moments.table(handle, &name) else {
+    let Some(table) = moments.table(&handle, &name) else {
         // Made just now.
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
     };
@@ -339,8 +339,8 @@ fn pin(call: ScalarFunction, moments: &mut Moments) -> Result<Transformed<Expr>>
         catalogs: Arc::clone(&lookup.catalogs),
         signature: lookup.signature.clone(),
         pinned: Some(Arc::new(Pinned {
-            handle: Arc::clone(handle),
             table: table.clone(),
+            handle,
             dimension: OnceLock::new(),
         })),
     };

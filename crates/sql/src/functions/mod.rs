@@ -17,81 +17,23 @@ mod rows;
 use std::sync::Arc;
 
 use darner_engine::{Error, ErrorKind};
-use darner_store::{AsOf, TableSnapshot};
+use darner_store::AsOf;
 use datafusion::{
-    common::{Result, ScalarValue, TableReference, plan_err},
+    common::{Result, ScalarValue, plan_err},
     logical_expr::{Expr, ScalarUDF},
     prelude::SessionContext,
 };
 
 use self::lookup::{Ask, Lookup};
 pub(crate) use self::lookup::{looks_into, pin_lookups};
-use crate::{
-    catalog::{SCHEMA, StoreHandle},
-    error::to_datafusion,
-};
+use crate::{catalog::Catalogs, error::to_datafusion};
 
-/// The catalogs of stores in a session, the newest first.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Catalogs(Vec<(String, Arc<StoreHandle>)>);
-
-/// Makes the functions know one more catalog.
-pub(crate) fn register(context: &SessionContext, catalog: &str, handle: &Arc<StoreHandle>) {
-    let mut catalogs = known(context);
-    catalogs.0.retain(|(name, _)| name != catalog);
-    catalogs
-        .0
-        .insert(0, (catalog.to_owned(), Arc::clone(handle)));
-    let catalogs = Arc::new(catalogs);
-    past::register(context, &catalogs);
+/// Makes the functions known to a session. They find the catalogs that it has, and those that it will have.
+pub(crate) fn register(context: &SessionContext, catalogs: &Arc<Catalogs>) {
+    past::register(context, catalogs);
     for ask in [Ask::Get, Ask::Has] {
-        let lookup = Lookup::new(ask, Arc::clone(&catalogs));
+        let lookup = Lookup::new(ask, Arc::clone(catalogs));
         context.register_udf(ScalarUDF::new_from_impl(lookup));
-    }
-}
-
-/// The catalogs that the functions of a session know already.
-fn known(context: &SessionContext) -> Catalogs {
-    let state = context.state();
-    let function = state.scalar_functions().get(Ask::Get.name());
-    let lookup = function.and_then(|function| function.inner().downcast_ref::<Lookup>());
-    lookup
-        .map(|lookup| Catalogs::clone(lookup.catalogs()))
-        .unwrap_or_default()
-}
-
-impl Catalogs {
-    /// The catalog that has a table, and the table's name there.
-    fn find(&self, table: &str) -> darner_engine::Result<(&Arc<StoreHandle>, String)> {
-        let has = |handle: &StoreHandle, name: &str| handle.store().table(name).is_ok();
-        // As it stands, so that names with points and capitals need no quotes inside the quotes.
-        if let Some((_, handle)) = self.0.iter().find(|(_, handle)| has(handle, table)) {
-            return Ok((handle, table.to_owned()));
-        }
-        let name = TableReference::parse_str(table);
-        let is_schema = name.schema().is_none_or(|schema| schema == SCHEMA);
-        let is_catalog = |catalog: &str| name.catalog().is_none_or(|name| name == catalog);
-        let mut handles = self.0.iter().filter(|(catalog, _)| is_catalog(catalog));
-        let found = handles.find(|(_, handle)| is_schema && has(handle, name.table()));
-        if let Some((_, handle)) = found {
-            return Ok((handle, name.table().to_owned()));
-        }
-        // The error names the tables that there are.
-        match self.0.first() {
-            Some((_, handle)) => handle
-                .store()
-                .table(table)
-                .map(|_| (handle, table.to_owned())),
-            None => Err(Error::not_found(format!(
-                "no such table: table=`{table}`; no store is registered"
-            ))),
-        }
-    }
-
-    /// A table as it is now.
-    fn table(&self, table: &str) -> darner_engine::Result<(&Arc<StoreHandle>, TableSnapshot)> {
-        let (handle, name) = self.find(table)?;
-        Ok((handle, handle.store().table(&name)?))
     }
 }
 

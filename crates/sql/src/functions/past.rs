@@ -7,15 +7,15 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use darner_engine::{ChangedRows, Error};
-use darner_store::{AsOf, CommitKind, RowCounts, TableCommit, TableSnapshot};
+use darner_store::{AsOf, RowCounts, TableCommit, TableSnapshot};
 use datafusion::{
     catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider},
     error::Result,
     prelude::SessionContext,
 };
 
-use super::{Catalogs, as_of, check_count, rows, text};
-use crate::{error::to_datafusion, table::StoreTable};
+use super::{as_of, check_count, rows, text};
+use crate::{catalog::Catalogs, error::to_datafusion, table::StoreTable};
 
 pub(super) fn register(context: &SessionContext, catalogs: &Arc<Catalogs>) {
     for past in [Past::At, Past::History, Past::Changes] {
@@ -94,7 +94,7 @@ impl PastFunction {
     fn at(&self, table: &str, as_of: AsOf) -> darner_engine::Result<Arc<dyn TableProvider>> {
         let (handle, name) = self.catalogs.find(table)?;
         let table = handle.store().table_at(&name, as_of)?;
-        Ok(Arc::new(StoreTable::past(handle, table)))
+        Ok(Arc::new(StoreTable::past(&handle, table)))
     }
 
     fn changes(
@@ -135,11 +135,7 @@ fn history(table: TableSnapshot) -> Result<Arc<dyn TableProvider>> {
 fn history_rows(schema: &SchemaRef, commits: &[TableCommit]) -> darner_engine::Result<RecordBatch> {
     let versions = commits.iter().map(|commit| commit.version.number);
     let times = commits.iter().map(|commit| commit.version.time_us);
-    let kinds = commits.iter().map(|commit| match commit.kind {
-        CommitKind::Create => "create",
-        CommitKind::Replace => "replace",
-        CommitKind::Write => "write",
-    });
+    let kinds = commits.iter().map(|commit| commit.kind.name());
     let count = |of: fn(RowCounts) -> u64| -> ArrayRef {
         let counts = commits.iter().map(|commit| commit.counts.map(of));
         Arc::new(counts.collect::<UInt64Array>())

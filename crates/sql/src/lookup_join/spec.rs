@@ -1,6 +1,6 @@
 //! What a lookup join does, apart from where its rows come from.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use arrow_schema::SchemaRef;
 use datafusion::{
@@ -114,36 +114,25 @@ pub(super) struct LookupSpec {
 impl LookupSpec {
     /// The columns of the plan that the dimension stands for which are needed, ascending.
     pub(super) fn dimension_columns(&self) -> Vec<usize> {
-        let residual = self.residual.iter().flat_map(|residual| &residual.sources);
-        let mut columns: Vec<usize> = self
-            .output
-            .iter()
-            .chain(residual)
-            .filter_map(|source| match source {
-                Source::Dimension(column) => Some(*column),
-                Source::Fact(_) | Source::Mark => None,
-            })
-            .collect();
-        columns.sort_unstable();
-        columns.dedup();
-        columns
+        self.needed(|source| match source {
+            Source::Dimension(column) => Some(column),
+            Source::Fact(_) | Source::Mark => None,
+        })
     }
 
     /// The columns of the facts that are needed beside those that are compared, ascending.
     pub(super) fn fact_columns(&self) -> Vec<usize> {
+        self.needed(|source| match source {
+            Source::Fact(column) => Some(column),
+            Source::Dimension(_) | Source::Mark => None,
+        })
+    }
+
+    fn needed(&self, of: impl Fn(Source) -> Option<usize>) -> Vec<usize> {
         let residual = self.residual.iter().flat_map(|residual| &residual.sources);
-        let mut columns: Vec<usize> = self
-            .output
-            .iter()
-            .chain(residual)
-            .filter_map(|source| match source {
-                Source::Fact(column) => Some(*column),
-                Source::Dimension(_) | Source::Mark => None,
-            })
-            .collect();
-        columns.sort_unstable();
-        columns.dedup();
-        columns
+        let sources = self.output.iter().chain(residual);
+        let columns: BTreeSet<usize> = sources.filter_map(|source| of(*source)).collect();
+        columns.into_iter().collect()
     }
 
     /// The names of the table's columns that the dimension must have beside its key.

@@ -322,3 +322,50 @@ fn rows_are_copied_to_files_of_every_format() {
     let forbidden = darner_sql::sql(&fixture.context, "COPY t TO '/nowhere.csv'", options);
     assert!(fixture.runtime.block_on(forbidden).is_err());
 }
+
+/// A runtime may have no thread left for work that waits, because all of them wait for a query to go on.
+#[test]
+fn writes_and_lookups_need_no_thread_that_waits_for_them() {
+    let fixture = Fixture::with("(1, 'one', 10), (2, 'two', 20)");
+    // More than waits between a scan and its query.
+    let rows = "SELECT value AS id, value % 2 + 1 AS k FROM range(0, 200000)";
+    fixture.count(&format!("CREATE TABLE facts (PRIMARY KEY (id)) AS {rows}"));
+    let narrow = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(1)
+        .enable_time()
+        .build()
+        .unwrap();
+    // The one thread is held by a scan that waits for somebody to take its rows.
+    let sql = "SELECT count(*), count(t.name) FROM facts f JOIN t ON f.k = t.id";
+    let insert = "INSERT INTO t SELECT id + 10, 'more', 0 FROM facts";
+    for (sql, expected) in [(sql, "200000|200000"), (insert, "200000")] {
+        let rows = narrow.block_on(async {
+            let rows = darner_sql::sql(&fixture.context, sql, SQLOptions::new());
+            let rows = async { rows.await?.collect().await };
+            let long = std::time::Duration::from_secs(100);
+            tokio::time::timeout(long, rows)
+                .await
+                .expect("it stands still")
+        });
+        assert_eq!(texts(&rows.unwrap()), [expected]);
+    }
+}
+
+/// Where DataFusion's cast fails a lookup fails too, rather than to find a null.
+#[test]
+fn a_column_that_does_not_fit_its_cast_is_an_error_in_lookups_too() {
+    let fixture = Fixture::with("(1, 'one', 10)");
+    fixture.count(
+        "CREATE TABLE d (PRIMARY KEY (id)) AS \
+         SELECT CAST(1 AS BIGINT) AS id, arrow_cast('3000-01-01T00:00:00', 'Timestamp(Second, None)') AS at",
+    );
+    let sql = "SELECT t.id, d.ns FROM t JOIN \
+               (SELECT id, arrow_cast(at, 'Timestamp(Nanosecond, None)') AS ns FROM d) d ON t.id = d.id";
+    let plan = texts(&fixture.batches(&format!("EXPLAIN {sql}")).unwrap()).concat();
+    assert!(plan.contains("LookupJoinExec"), "{plan}");
+    for is_on in [true, false] {
+        fixture.run(&format!("SET darner.lookup_join = {is_on}"));
+        fixture.fails(sql, &["32503680000"]);
+    }
+}

@@ -140,28 +140,3 @@ pub(crate) fn texts(batches: &[RecordBatch]) -> Vec<String> {
     rows.sort_unstable();
     rows
 }
-
-/// Random numbers from a seed, so that a failure can be repeated with `DARNER_SEED=<seed>`.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(default: u64) -> (u64, Self) {
-        let seed = std::env::var("DARNER_SEED").ok();
-        let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or(default);
-        (seed, Self(seed))
-    }
-
-    /// A number below `bound`.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    pub(crate) fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        let place = self.below(all.len() as u64);
-        &all[usize::try_from(place).unwrap()]
-    }
-}

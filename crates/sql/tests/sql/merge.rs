@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
 
-use crate::fixture::{Fixture, Random};
+use crate::{
+    fixture::Fixture,
+    random::{Random, seed},
+};
 
 fn fixture() -> Fixture {
     let fixture = Fixture::with("(1, 'one', 10), (2, 'two', 20), (3, NULL, 30), (4, 'four', NULL)");
@@ -76,15 +79,16 @@ fn a_merge_that_would_do_two_things_with_a_row_is_refused() {
 
 #[test]
 fn random_merges_do_what_a_map_does() {
-    let (seed, mut random) = Random::new(3);
+    let seed = seed(3);
+    let mut random = Random::new(seed);
     for round in 0..20 {
         let fixture = Fixture::new();
         fixture.run("CREATE TABLE t (id BIGINT, n BIGINT, PRIMARY KEY (id))");
-        let mut map: BTreeMap<u64, u64> = (0..random.below(40))
-            .map(|_| (random.below(60), random.below(9)))
+        let mut map: BTreeMap<u64, u64> = (0..random.number(40))
+            .map(|_| (random.number(60), random.number(9)))
             .collect();
-        let mut source: BTreeMap<u64, u64> = (0..=random.below(40))
-            .map(|_| (random.below(60), random.below(9)))
+        let mut source: BTreeMap<u64, u64> = (0..=random.number(40))
+            .map(|_| (random.number(60), random.number(9)))
             .collect();
         source.entry(7).or_insert(3);
         let values = |map: &BTreeMap<u64, u64>| -> String {
@@ -94,7 +98,7 @@ fn random_merges_do_what_a_map_does() {
         if !map.is_empty() {
             fixture.count(&format!("INSERT INTO t VALUES {}", values(&map)));
         }
-        let [low, high] = [random.below(9), random.below(9)];
+        let [low, high] = [random.number(9), random.number(9)];
         let sql = format!(
             "MERGE INTO t USING (VALUES {}) AS s(id, n) ON t.id = s.id \
              WHEN MATCHED AND s.n < {low} THEN DELETE \

@@ -27,6 +27,11 @@ impl Random {
     }
 
     /// A number below `bound`.
+    pub(crate) fn number(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// A position below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }

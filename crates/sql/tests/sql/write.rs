@@ -5,7 +5,10 @@ use darner_engine::ErrorKind;
 use darner_sql::StoreCatalog;
 use darner_store::{Store, TableSnapshot};
 
-use crate::fixture::{Fixture, Random, context, texts};
+use crate::{
+    fixture::{Fixture, context, texts},
+    random::{Random, seed},
+};
 
 const ROWS: &str =
     "(1, 'one', 10), (2, 'two', 20), (3, NULL, 30), (4, 'four', NULL), (5, 'five', 50)";
@@ -428,7 +431,8 @@ fn add_one(store: &Store, id: i64) {
 
 #[test]
 fn no_update_is_lost_when_many_update_at_the_same_time() {
-    let (seed, mut random) = Random::new(7);
+    let seed = seed(7);
+    let mut random = Random::new(seed);
     let fixture = Fixture::with("(1, 'a', 0), (2, 'b', 0), (3, 'c', 0), (4, 'd', 0)");
     // Another session with a catalog of its own, whose statements take other locks.
     let other = context();
@@ -437,7 +441,7 @@ fn no_update_is_lost_when_many_update_at_the_same_time() {
     std::thread::scope(|scope| {
         for context in [&fixture.context, &fixture.context, &other] {
             let plans: Vec<String> = (0..rounds)
-                .map(|_| match random.below(3) {
+                .map(|_| match random.number(3) {
                     0 => "UPDATE t SET n = n + 1".to_owned(),
                     1 => "UPDATE t SET n = n + 1 WHERE id IN (SELECT id FROM t)".to_owned(),
                     _ => "INSERT INTO t SELECT id, name, n + 1 FROM t".to_owned(),
@@ -476,18 +480,18 @@ fn no_update_is_lost_when_many_update_at_the_same_time() {
 
 #[test]
 fn random_statements_do_what_they_do_in_memory() {
-    let (seed, mut random) = Random::new(11);
+    let seed = seed(11);
+    let mut random = Random::new(seed);
     for round in 0..8 {
         let fixture = fixture();
         for _ in 0..6 {
-            let condition = *random.one_of(&CONDITIONS);
-            let set =
-                *random.one_of(&["n = id * 2", "name = coalesce(name, '') || 'x', n = n - 1"]);
+            let condition = *random.pick(&CONDITIONS);
+            let set = *random.pick(&["n = id * 2", "name = coalesce(name, '') || 'x', n = n - 1"]);
             let then = match set {
                 "n = id * 2" => "id, name, CAST(id * 2 AS INT)",
                 _ => "id, coalesce(name, '') || 'x', n - 1",
             };
-            let is_delete = random.below(3) == 0;
+            let is_delete = random.number(3) == 0;
             let filter = if is_delete { "WHERE false" } else { "" };
             let Some(after) = expected(&fixture, condition, then, "*").map(|_| {
                 format!(

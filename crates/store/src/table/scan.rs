@@ -54,13 +54,17 @@ impl TableSnapshot {
     /// delete pages, ascending. Only these can be read then. Of other keys in them, rows may come that do not count any
     /// more: the caller must leave them out. In return the keys of other pages need not be read.
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a position without a column.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a position without a column, or without a page.
     pub fn scan(
         &self,
         projection: Option<&[usize]>,
         relevant: Option<Vec<usize>>,
     ) -> Result<PageScan> {
         let schema = self.projected(projection)?;
+        let num_pages = self.table.pages.len();
+        if let Some(page) = relevant.iter().flatten().find(|page| **page >= num_pages) {
+            return Err(no_page(*page, num_pages));
+        }
         let is_empty = projection.is_some_and(<[usize]>::is_empty);
         let decoder = (!is_empty).then(|| {
             PageDecoder::new(Arc::clone(self.schema()), projection.map(<[usize]>::to_vec))
@@ -73,6 +77,10 @@ impl TableSnapshot {
             live: OnceLock::new(),
         })
     }
+}
+
+fn no_page(page: usize, num_pages: usize) -> Error {
+    Error::invalid(format!("no such page: page=`{page}` pages=`{num_pages}`"))
 }
 
 impl PageScan {
@@ -91,7 +99,8 @@ impl PageScan {
             if num_pages > 0 && (window_bytes >= bytes_max || gap > GAP_BYTES) {
                 return num_pages;
             }
-            window_bytes += gap + u64::from(self.table.pages[*page].num_bytes);
+            let page_bytes = self.table.pages.get(*page).map_or(0, |page| page.num_bytes);
+            window_bytes += gap + u64::from(page_bytes);
             last = Some(*page);
         }
         pages.len()
@@ -109,12 +118,14 @@ impl PageScan {
     /// that read wait for it.
     ///
     /// # Errors
-    /// [`ErrorKind::Data`](crate::ErrorKind::Data) for damage.
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) for damage; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a
+    /// page that there is not, or that is not relevant.
     pub fn read(&self, pages: &[usize]) -> Result<Vec<RecordBatch>> {
         let live = self.live()?;
         let mut wanted: Vec<(&PageMeta, Option<&BooleanArray>)> = Vec::with_capacity(pages.len());
         for page in pages {
-            let meta = &*self.table.pages[*page];
+            let meta = self.table.pages.get(*page);
+            let meta = meta.ok_or_else(|| no_page(*page, self.table.pages.len()))?;
             let mask = self.mask(live, *page)?;
             if meta.kind == PageKind::Upsert && mask.is_none_or(|mask| num_kept(mask) > 0) {
                 wanted.push((meta, mask));
