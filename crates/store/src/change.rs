@@ -493,8 +493,14 @@ const STATE: u8 = 7;
 /// ```
 pub(crate) fn encode(changes: &[Change], version: Version) -> Vec<u8> {
     // Pages are most of it; what is said of each is small.
-    let num_bytes = num_page_bytes(changes) + num_page_bytes(changes) / 64 + 256;
-    let mut out = Encoder::with_capacity(usize::try_from(num_bytes).unwrap_or_default());
+    let page_bytes = num_page_bytes(changes);
+    let page_bytes = usize::try_from(page_bytes + page_bytes / 64).unwrap_or_default();
+    let ops = changes.iter().flat_map(|change| match change {
+        Change::State { ops, .. } => &ops[..],
+        _ => &[],
+    });
+    let op_bytes: usize = ops.map(StateOp::num_bytes).sum();
+    let mut out = Encoder::with_capacity(page_bytes + op_bytes + 256);
     for change in changes {
         match change {
             Change::Require { .. } => {}

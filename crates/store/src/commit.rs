@@ -247,7 +247,7 @@ impl Shared {
             return answers;
         }
         // If this thread panics from here on, the log may have more than the state, and nothing may follow.
-        writer.failure = Some("a thread panicked while it committed".to_owned());
+        writer.failure = Some("a thread panicked while it committed".into());
         let sync = self.options.durability == Durability::Synced;
         let result = writer.log.append(&frames, sync);
         drop(frames);
@@ -271,7 +271,7 @@ impl Shared {
             answers.push((answer, result));
         }
         writer.failure = match &result {
-            Err(error) if writer.log.has_failed() => Some(error.to_string()),
+            Err(error) if writer.log.has_failed() => Some(error.to_string().into()),
             _ => None,
         };
         answers
@@ -320,7 +320,7 @@ impl Shared {
         change::flush_ahead(changes)?;
         let _checkpointing = lock(&self.checkpointing);
         self.flush_ahead();
-        {
+        let version = {
             let mut writer = lock(self.writer()?);
             writer.check()?;
             let mut state = {
@@ -334,8 +334,10 @@ impl Shared {
             let state_changes = change::take_state(&mut changes);
             change::apply(&mut state, version, changes);
             self.write_checkpoint(&mut writer, state, state_changes, None)?;
-            Ok(version)
-        }
+            version
+        };
+        self.remove_useless();
+        Ok(version)
     }
 }
 

@@ -67,9 +67,8 @@ impl Shared {
         }
         // Until now this has held the checkpoint that was current before, with all the space that was to be given back.
         drop(table);
-        let writer = lock(self.writer()?);
-        // Space that cannot be given back now is given back by the next checkpoint.
-        let _ = checkpoint::remove_old(&self.dir, writer.checkpoint_number);
+        let _checkpointing = lock(&self.checkpointing);
+        self.remove_useless();
         Ok(())
     }
 
@@ -214,8 +213,6 @@ impl Shared {
         let first_left = past.state.version.number + 1;
         writer.log.clear(first_left, left_bytes);
         self.publish_past(name, &before, compacted, state, now_us)?;
-        // Space that cannot be given back now is given back by the next checkpoint.
-        let _ = checkpoint::remove_old(&self.dir, number);
         Ok(true)
     }
 

@@ -147,9 +147,9 @@ pub(crate) fn observed<T>(
     Ok(result)
 }
 
+/// What is said of an operation that fails. Made up only then: to print a path takes as long as a tenth of a small write.
 fn failed(action: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    let action = format!("cannot {action} `{}`", path.display());
-    move |error| Error::io(action, error)
+    move |error| Error::io(format!("cannot {action} `{}`", path.display()), error)
 }
 
 /// A file that is open for writing.

@@ -38,9 +38,15 @@ const SPACE_FACTOR_MAX: u64 = 4;
 /// How often what pays is compacted in a row before a checkpoint.
 const COMPACTIONS_MAX: usize = 8;
 
-/// How often a compaction takes over, before it stops all commits, what was committed since; and how often what changes
-/// in namespaces is written ahead of a checkpoint.
+/// How often a compaction takes over, before it stops all commits, what was committed since.
 pub(crate) const CATCH_UPS: usize = 2;
+
+/// How often what changes in a namespace is written ahead of a checkpoint, at most. Each round finds what has changed
+/// during the one before, and takes a file of its own.
+const FLUSHES_AHEAD_MAX: usize = 4;
+
+/// So few changed entries are left to the checkpoint, which stops all commits meanwhile: a few milliseconds.
+const FLUSH_AHEAD_MIN: usize = 4 << 10;
 
 /// A table with as many dead rows as live ones is compacted: so updating the same rows takes less than four times their
 /// space, with the log and with the new files beside the old ones.
@@ -100,9 +106,24 @@ impl Shared {
         for keyspace in dropped {
             keyspace.drop_later();
         }
-        // Space that cannot be given back now is given back by the next checkpoint.
-        let _ = checkpoint::remove_old(&self.dir, number);
         Ok(())
+    }
+
+    /// Gives back the space of what a checkpoint has made useless: older ones, and segments of the log. Space that cannot
+    /// be given back now is given back after the next.
+    ///
+    /// `checkpointing` is held, so that no checkpoint is taken for an old one because it is not whole yet, and the writer
+    /// is not: removing files takes milliseconds for each, and others commit meanwhile.
+    pub(crate) fn remove_useless(&self) {
+        let Ok(writer) = self.writer() else {
+            return;
+        };
+        let (number, covered) = {
+            let writer = lock(writer);
+            (writer.checkpoint_number, writer.log.covered())
+        };
+        let _ = checkpoint::remove_old(&self.dir, number);
+        covered.remove();
     }
 
     /// Puts the namespaces among the tables of a state, with all that changed since the last checkpoint in their pages.
@@ -244,10 +265,9 @@ impl Shared {
             return;
         }
         let _ = self.checkpoint_if(LogFill::Full);
-        if let Ok(writer) = self.writer() {
-            // What was held when a checkpoint was made may be free by now.
-            let _ = checkpoint::remove_old(&self.dir, lock(writer).checkpoint_number);
-        }
+        // What was held when a checkpoint was made may be free by now.
+        let _checkpointing = lock(&self.checkpointing);
+        self.remove_useless();
     }
 
     /// Makes a checkpoint if the log is still so full.
@@ -258,7 +278,9 @@ impl Shared {
             return Ok(());
         }
         self.flush_ahead();
-        self.write_checkpoint_now(&mut lock(writer))
+        self.write_checkpoint_now(&mut lock(writer))?;
+        self.remove_useless();
+        Ok(())
     }
 
     /// Writes a checkpoint of all that was committed. What takes long should have been done by
@@ -285,9 +307,12 @@ impl Shared {
                 let _ = table.keyspace.flush_ahead(&wanted);
             }
         }
-        for _ in 0..CATCH_UPS {
-            for namespace in state.namespaces.values() {
-                let _ = namespace.flush_ahead(state.version, self.options.page_bytes);
+        for namespace in state.namespaces.values() {
+            for _ in 0..FLUSHES_AHEAD_MAX {
+                let flushed = namespace.flush_ahead(state.version, self.options.page_bytes);
+                if !flushed.is_ok_and(|num_entries| num_entries >= FLUSH_AHEAD_MIN) {
+                    break;
+                }
             }
         }
     }

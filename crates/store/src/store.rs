@@ -1,6 +1,7 @@
 //! The store: opening it, what it shows, and what its users ask of it.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -100,7 +101,7 @@ pub(crate) struct Writer {
     /// Encoded bytes of the pages that are in the log only.
     pub(crate) log_page_bytes: u64,
     /// Why no more commits are taken.
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<Cow<'static, str>>,
 }
 
 impl Store {
@@ -377,6 +378,7 @@ impl Store {
             let _checkpointing = lock(&self.checkpointing);
             self.flush_ahead();
             self.write_checkpoint_now(&mut lock(writer))?;
+            self.remove_useless();
         }
         self.after_checkpoint();
         Ok(())
@@ -432,12 +434,17 @@ impl Store {
         if !writer.log.has_failed() && self.options.durability == Durability::Buffered {
             writer.log.sync()?;
         }
-        // Snapshots that were held when newer checkpoints were made have kept older ones.
-        let _ = checkpoint::remove_old(&self.dir, writer.checkpoint_number);
-        if writer.failure.is_some() || writer.log.num_bytes() < CLOSE_CHECKPOINT_BYTES {
-            return Ok(());
-        }
-        self.write_checkpoint_now(&mut writer)
+        let result = if writer.failure.is_some() || writer.log.num_bytes() < CLOSE_CHECKPOINT_BYTES
+        {
+            Ok(())
+        } else {
+            self.write_checkpoint_now(&mut writer)
+        };
+        drop(writer);
+        // Also what snapshots have kept that were held when newer checkpoints were made.
+        let _checkpointing = lock(&self.checkpointing);
+        self.remove_useless();
+        result
     }
 
     /// The sizes of all files of the store, in bytes, without the working directories. A file that two checkpoints
@@ -612,7 +619,8 @@ impl Writer {
     /// is then unknown.
     pub(crate) fn end_on_error<T>(&mut self, result: Result<T>) -> Result<T> {
         result.inspect_err(|error| {
-            self.failure.get_or_insert_with(|| error.to_string());
+            self.failure
+                .get_or_insert_with(|| Cow::Owned(error.to_string()));
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     thread::{Builder, JoinHandle},
 };
 
@@ -19,6 +20,12 @@ const SPARE_BYTES_MAX: u64 = 16 << 20;
 
 /// A segment is made ahead of need if it has room for so many groups like the last one.
 const SPARE_GROUPS_MIN: u64 = 16;
+
+/// A buffer for a group of frames that is larger than this is given back.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// Frames of so many bytes, whose commits did not ask for an fsync, are brought to the disk behind their backs.
+const SYNC_BEHIND_BYTES: u64 = 2 << 20;
 
 /// Names of files that are to become segments.
 const NEW_NAME: &str = "new";
@@ -43,9 +50,15 @@ pub(crate) struct LogWriter {
     segment: Option<Segment>,
     /// The chain value of the next frame.
     chain: u32,
+    /// Where groups of frames are put together, kept from one to the next.
+    bytes: Vec<u8>,
     failed: bool,
     /// Bytes of frames since the last checkpoint.
     num_bytes: u64,
+    /// Frames before this version are in a checkpoint.
+    first_version_kept: u64,
+    /// Bytes of frames that the last checkpoint has covered.
+    covered_bytes: u64,
     /// `None` if no segments are made ahead of need.
     spare: Option<Spare>,
 }
@@ -61,13 +74,23 @@ struct SpareFile {
 }
 
 struct Segment {
-    file: OutFile,
+    file: Arc<OutFile>,
     /// The version of its first frame.
     first_version: u64,
     len: u64,
     /// Where the next frame goes.
     end: u64,
     synced_until: u64,
+    syncing: Syncing,
+}
+
+/// An fsync of a segment that nobody waits for, by a thread of its own: of frames whose commits asked for none. So little
+/// is left to do for the fsync at the segment's end, which all wait for.
+#[derive(Default)]
+struct Syncing {
+    thread: Option<JoinHandle<Result<()>>>,
+    /// Up to where frames are on their way to the disk, or there.
+    until: u64,
 }
 
 /// Where an existing segment goes on.
@@ -96,8 +119,11 @@ impl LogWriter {
             segment_bytes_min,
             segment,
             chain,
+            bytes: Vec::new(),
             failed: false,
             num_bytes,
+            first_version_kept: 0,
+            covered_bytes: 0,
             spare: None,
         })
     }
@@ -141,7 +167,9 @@ impl LogWriter {
         let Some(segment) = &mut self.segment else {
             return Err(Error::internal("log has no segment"));
         };
-        let mut bytes = Vec::with_capacity(usize::try_from(num_bytes).unwrap_or_default());
+        let bytes = &mut self.bytes;
+        bytes.clear();
+        bytes.reserve(usize::try_from(num_bytes).unwrap_or_default());
         let mut chain = self.chain;
         for frame in frames {
             let place = FramePlace {
@@ -149,15 +177,13 @@ impl LogWriter {
                 chain,
                 synced_until: segment.synced_until,
             };
-            chain = encode_frame(
-                place,
-                frame.version,
-                frame.time_us,
-                &frame.payload,
-                &mut bytes,
-            );
+            chain = encode_frame(place, frame.version, frame.time_us, &frame.payload, bytes);
         }
-        if let Err(error) = segment.write(&bytes, sync) {
+        let written = segment.write(bytes, sync);
+        if bytes.capacity() > KEPT_BYTES_MAX {
+            *bytes = Vec::new();
+        }
+        if let Err(error) = written {
             self.failed = true;
             return Err(error);
         }
@@ -178,9 +204,9 @@ impl LogWriter {
                 return Err(error);
             }
         }
-        // Half as long as all before it, so that a busy log does not begin a segment, which takes three fsyncs, all the
-        // time, and a third of it at most is room that nobody uses.
-        let usual = (self.num_bytes / 2).clamp(
+        // Half as long as all before it, or as what the last checkpoint has covered, so that a busy log does not begin a
+        // segment, which takes three fsyncs, all the time, and a third of it at most is room that nobody uses.
+        let usual = (self.num_bytes.max(self.covered_bytes) / 2).clamp(
             self.segment_bytes_min,
             self.segment_bytes_min.max(SEGMENT_BYTES_MAX),
         );
@@ -259,20 +285,43 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Drops the segments that a checkpoint covers, those of frames before a version; `num_bytes` of frames are left.
-    /// Failing to remove one is no failure of the log.
+    /// Needs the segments no more that a checkpoint covers, those of frames before a version; `num_bytes` of frames are
+    /// left. The segments are there until somebody calls [`Covered::remove`].
     pub(crate) fn clear(&mut self, first_version_kept: u64, num_bytes: u64) {
-        let is_covered = |first: u64| first < first_version_kept;
+        self.first_version_kept = first_version_kept;
         self.segment
-            .take_if(|segment| is_covered(segment.first_version));
+            .take_if(|segment| segment.first_version < first_version_kept);
+        self.covered_bytes = self.num_bytes.saturating_sub(num_bytes);
         self.num_bytes = num_bytes;
         if num_bytes < self.segment_bytes_min && self.take_spare().is_some() {
             // The log is not busy any more.
             let _ = disk::remove_file(&spare_path(&self.dir));
         }
+    }
+
+    /// The segments that checkpoints have covered.
+    pub(crate) fn covered(&self) -> Covered {
+        Covered {
+            dir: self.dir.clone(),
+            first_version_kept: self.first_version_kept,
+        }
+    }
+}
+
+/// Segments that a checkpoint has covered, to be removed while others go on writing: a file of some megabytes takes
+/// milliseconds.
+pub(crate) struct Covered {
+    dir: PathBuf,
+    first_version_kept: u64,
+}
+
+impl Covered {
+    /// Removes them. Failing to is no failure of the log: a segment that stays is skipped by every reader, and the next
+    /// checkpoint tries again.
+    pub(crate) fn remove(&self) {
+        let is_covered = |first: u64| first < self.first_version_kept;
         for name in disk::list_dir(&self.dir).unwrap_or_default() {
             if parse_segment_name(&name).is_some_and(is_covered) {
-                // A segment that stays is skipped by every reader, and the next checkpoint tries again.
                 let _ = disk::remove_file(&self.dir.join(name));
             }
         }
@@ -361,11 +410,12 @@ impl Segment {
             .and_then(|file| disk::sync_dir(dir).map(|()| file));
         match result {
             Ok(file) => Ok(Self {
-                file,
+                file: Arc::new(file),
                 first_version: header.first_version,
                 len: header.segment_bytes,
                 end: HEADER_BYTES as u64,
                 synced_until: HEADER_BYTES as u64,
+                syncing: Syncing::default(),
             }),
             Err(error) => {
                 // What is left of it would only waste space.
@@ -384,26 +434,76 @@ impl Segment {
         // Frames of a process that was killed before its fsync become acknowledged by being read: make them durable.
         file.sync()?;
         Ok(Self {
-            file,
+            file: Arc::new(file),
             first_version: last.first_version,
             len,
             end: last.end,
             synced_until: last.end,
+            syncing: Syncing::default(),
         })
     }
 
     fn write(&mut self, bytes: &[u8], sync: bool) -> Result<()> {
         self.file.write_at(bytes, self.end)?;
         self.end += bytes.len() as u64;
-        if sync { self.sync() } else { Ok(()) }
+        if sync {
+            return self.sync();
+        }
+        if self.end - self.syncing.until.max(self.synced_until) >= SYNC_BEHIND_BYTES {
+            self.syncing.begin(&self.file, self.end)?;
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<()> {
+        // First: an error of that thread is not told a second time, and would be taken for success here.
+        self.syncing.end()?;
         if self.synced_until != self.end {
             self.file.sync()?;
             self.synced_until = self.end;
         }
         Ok(())
+    }
+}
+
+impl Syncing {
+    /// Begins to bring what was written, up to `until`, to the disk, unless an earlier round is not over yet. Fails if an
+    /// earlier one has.
+    fn begin(&mut self, file: &Arc<OutFile>, until: u64) -> Result<()> {
+        if self
+            .thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+        {
+            return Ok(());
+        }
+        self.end()?;
+        let file = Arc::clone(file);
+        let sync = move || file.sync();
+        // Without a thread it is all left to the fsync at the end.
+        self.thread = Builder::new()
+            .name("darner-log".to_owned())
+            .spawn(sync)
+            .ok();
+        self.until = until;
+        Ok(())
+    }
+
+    /// Waits for the thread and takes its answer.
+    fn end(&mut self) -> Result<()> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(Error::internal("thread that syncs the log panicked")))
+    }
+}
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        // What a store has begun ends with it. Who wants to know what came of it has called `end`.
+        let _ = self.end();
     }
 }
 

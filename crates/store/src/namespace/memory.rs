@@ -44,6 +44,9 @@ impl Value {
 /// Entries by key; `None` is a deleted one.
 pub(super) type Changed = BTreeMap<Key, Option<Value>>;
 
+/// The same, once in order, on the way into pages.
+pub(super) type ChangedEntries = Vec<(Key, Option<Value>)>;
+
 /// One namespace of keyed state.
 pub(crate) struct Namespace {
     memory_bytes_max: usize,
@@ -187,16 +190,19 @@ impl Namespace {
     }
 
     /// Does ahead of a checkpoint what takes long: writes what has changed by now into pages and brings them to disk,
-    /// while others go on changing entries. `checkpointing` is held, so that nobody else flushes or publishes.
-    pub(crate) fn flush_ahead(&self, version: Version, page_bytes: usize) -> Result<()> {
+    /// while others go on changing entries. Returns how many entries that were. `checkpointing` is held, so that nobody
+    /// else flushes or publishes.
+    pub(crate) fn flush_ahead(&self, version: Version, page_bytes: usize) -> Result<usize> {
         let Some(flushing) = Flushing::begin(self) else {
-            return Ok(());
+            return Ok(0);
         };
+        let num_entries = flushing.changed.len();
         let pages = encode_pages(&flushing.changed, page_bytes)?;
         let Some((keyspace, wanted)) = flushing.end(pages, version) else {
-            return Ok(());
+            return Ok(0);
         };
-        keyspace.flush_ahead(&wanted)
+        keyspace.flush_ahead(&wanted)?;
+        Ok(num_entries)
     }
 
     /// Writes what changed since the last checkpoint, and the `pending` changes that are not in memory yet, into pages
@@ -216,30 +222,13 @@ impl Namespace {
         let inner = self.read_raw();
         let mut is_cleared = inner.is_cleared;
         let mut changed = inner.changed();
-        for op in pending {
-            match op {
-                StateOp::Put {
-                    key,
-                    value,
-                    expires_us,
-                } => {
-                    let value = Value {
-                        bytes: Arc::clone(value),
-                        expires_us: *expires_us,
-                    };
-                    changed.insert(key.clone(), Some(value));
-                }
-                StateOp::Delete { key } => {
-                    changed.insert(key.clone(), None);
-                }
-                StateOp::Clear => {
-                    changed.clear();
-                    is_cleared = true;
-                }
-            }
-        }
         drop(inner);
-        for value in changed.values_mut() {
+        if !pending.is_empty() {
+            let mut by_key: Changed = changed.into_iter().collect();
+            is_cleared |= add_pending(&mut by_key, pending);
+            changed = by_key.into_iter().collect();
+        }
+        for (_, value) in &mut changed {
             if value
                 .as_ref()
                 .is_some_and(|value| !value.is_live(|| now_us))
@@ -248,7 +237,7 @@ impl Namespace {
             }
         }
         let mut table = if is_cleared {
-            changed.retain(|_, value| value.is_some());
+            changed.retain(|(_, value)| value.is_some());
             let keyspace = open(base.id);
             let generation = keyspace.generation();
             TableState::new(
@@ -287,6 +276,34 @@ impl Namespace {
     }
 }
 
+/// Adds changes that are not in memory yet. Returns whether one of them empties the namespace.
+fn add_pending(changed: &mut Changed, pending: &[StateOp]) -> bool {
+    let mut is_cleared = false;
+    for op in pending {
+        match op {
+            StateOp::Put {
+                key,
+                value,
+                expires_us,
+            } => {
+                let value = Value {
+                    bytes: Arc::clone(value),
+                    expires_us: *expires_us,
+                };
+                changed.insert(key.clone(), Some(value));
+            }
+            StateOp::Delete { key } => {
+                changed.insert(key.clone(), None);
+            }
+            StateOp::Clear => {
+                changed.clear();
+                is_cleared = true;
+            }
+        }
+    }
+    is_cleared
+}
+
 /// Adds pages at the end of a table. They wait in memory.
 ///
 /// Their version is never before that of the pages that are there: whoever makes a checkpoint of the past meets a
@@ -318,7 +335,7 @@ struct Flushing<'n> {
     namespace: &'n Namespace,
     /// Of a namespace in memory: the changed keys.
     keys: Vec<Key>,
-    changed: Changed,
+    changed: ChangedEntries,
 }
 
 impl<'n> Flushing<'n> {
@@ -328,15 +345,17 @@ impl<'n> Flushing<'n> {
         if inner.is_cleared {
             return None;
         }
-        let (keys, changed) = match &mut inner.entries {
-            Entries::Paged(changed) => (Vec::new(), changed.clone()),
-            Entries::Resident(resident) => (resident.take_changed(), Changed::new()),
+        let (mut keys, changed) = match &mut inner.entries {
+            Entries::Paged(changed) => (Vec::new(), entries_of(changed)),
+            Entries::Resident(resident) => (resident.take_changed(), Vec::new()),
         };
         if keys.is_empty() && changed.is_empty() {
             return None;
         }
         inner.is_flushing = true;
         drop(inner);
+        keys.sort_unstable();
+        keys.dedup();
         let mut flushing = Self {
             namespace,
             keys,
@@ -368,9 +387,8 @@ impl<'n> Flushing<'n> {
         if let Entries::Paged(waiting) = &mut inner.entries {
             // Those that changed again wait for the next pages.
             waiting.retain(|key, value| {
-                changed
-                    .get(key)
-                    .is_none_or(|flushed| !is_one(flushed.as_ref(), value.as_ref()))
+                let at = changed.binary_search_by(|(flushed, _)| flushed.cmp(key));
+                !at.is_ok_and(|at| is_one(changed[at].1.as_ref(), value.as_ref()))
             });
         }
         inner.keep_budget(self.namespace.memory_bytes_max);
@@ -388,6 +406,13 @@ impl Drop for Flushing<'_> {
             resident.changed.append(&mut self.keys);
         }
     }
+}
+
+fn entries_of(changed: &Changed) -> ChangedEntries {
+    changed
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// Whether this is one and the same change, not two of which the later has the value of the earlier.
@@ -456,14 +481,16 @@ impl Inner {
     }
 
     /// What the next checkpoint has to write.
-    fn changed(&self) -> Changed {
+    fn changed(&self) -> ChangedEntries {
         match &self.entries {
-            Entries::Paged(changed) => changed.clone(),
-            Entries::Resident(resident) => resident
-                .changed
-                .iter()
-                .map(|key| (key.clone(), resident.value(key)))
-                .collect(),
+            Entries::Paged(changed) => entries_of(changed),
+            Entries::Resident(resident) => {
+                let mut keys = resident.changed.clone();
+                keys.sort_unstable();
+                keys.dedup();
+                let values: Vec<_> = keys.iter().map(|key| resident.value(key)).collect();
+                keys.into_iter().zip(values).collect()
+            }
         }
     }
 
@@ -474,7 +501,7 @@ impl Inner {
             && resident.num_bytes > memory_bytes_max
             && !self.is_flushing
         {
-            self.entries = Entries::Paged(self.changed());
+            self.entries = Entries::Paged(self.changed().into_iter().collect());
         }
     }
 

@@ -12,7 +12,8 @@ use arrow_row::{RowConverter, SortField};
 use arrow_schema::DataType;
 
 use super::{
-    memory::{Changed, Namespace, Value},
+    key::Key,
+    memory::{Namespace, Value},
     namespace_spec,
 };
 use crate::{
@@ -28,8 +29,11 @@ const BATCH_ROWS: usize = 16 << 10;
 /// Bytes of keys and values that are put together.
 const BATCH_BYTES: usize = 64 << 20;
 
-/// Writes changed entries as pages, in key order.
-pub(super) fn encode_pages(changed: &Changed, page_bytes: usize) -> Result<Vec<EncodedPage>> {
+/// Writes changed entries, which are in key order, as pages.
+pub(super) fn encode_pages(
+    changed: &[(Key, Option<Value>)],
+    page_bytes: usize,
+) -> Result<Vec<EncodedPage>> {
     let spec = namespace_spec();
     let mut pages = Vec::new();
     let puts: Vec<(&[u8], &Value)> = changed

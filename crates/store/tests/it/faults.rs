@@ -1,5 +1,15 @@
 //! Disks that fail.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use darner_store::{
+    Durability, ErrorKind, Store, StoreOptions,
+    testing::{Observer, Op, observe},
+};
+
 use crate::support::{
     faults::{Errno, Fault, Prepared, run},
     power::watch,
@@ -56,4 +66,71 @@ fn whatever_fails_while_a_store_is_opened_and_read_harms_nothing() {
             }
         },
     );
+}
+
+/// Lets the first fsync of a segment of the log fail that holds frames.
+#[derive(Default)]
+struct FirstLogSync {
+    num_syncs: AtomicU64,
+}
+
+impl Observer for FirstLogSync {
+    fn before(&self, op: &Op<'_>) -> std::io::Result<()> {
+        // Segments have another name while they are made.
+        let is_segment = matches!(op, Op::SyncFile(path) if path.extension().is_some_and(|e| e == "log")
+            && path.parent().is_some_and(|above| above.ends_with("log")));
+        if is_segment && self.num_syncs.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        Ok(())
+    }
+
+    fn after(&self, _op: &Op<'_>) {}
+}
+
+#[test]
+fn an_fsync_that_nobody_waits_for_and_that_fails_ends_the_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let syncs = Arc::new(FirstLogSync::default());
+    let observed = observe(dir.path(), Arc::clone(&syncs) as _);
+    let options = StoreOptions {
+        durability: Durability::Buffered,
+        // A segment is full long before a checkpoint would take what it holds to safety.
+        checkpoint_log_bytes: 1 << 30,
+        ..StoreOptions::default()
+    };
+    let value = vec![7; 100 << 10];
+    let key = |number: u64| number.to_be_bytes();
+    let mut num_done = 0;
+    {
+        let store = Store::open(&dir.path().join("store"), options).unwrap();
+        let state = store.state("n").unwrap();
+        let error = loop {
+            match state.put(&key(num_done), &value) {
+                Ok(_) => num_done += 1,
+                Err(error) => break error,
+            }
+            assert!(
+                num_done < 500,
+                "nobody said so: num_syncs={:?}",
+                syncs.num_syncs
+            );
+        };
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(format!("{error:?}").contains(".log"), "{error:?}");
+        // More than one segment would have held: it was told at that one's end at the latest.
+        assert!(num_done < 100, "only after {num_done}");
+        let later = state.put(&key(1000), &value).unwrap_err();
+        assert_eq!(later.kind(), ErrorKind::Unavailable, "{later:?}");
+    }
+    drop(observed);
+    let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
+    let state = store.state("n").unwrap();
+    for number in 0..num_done {
+        assert_eq!(
+            state.get(&key(number)).unwrap().as_deref(),
+            Some(&value[..])
+        );
+    }
+    state.put(&key(1001), b"more").unwrap();
 }
