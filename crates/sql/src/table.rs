@@ -8,7 +8,9 @@ use datafusion::{
     catalog::{Session, TableProvider},
     common::{Constraint, Constraints, DFSchema},
     error::Result,
-    logical_expr::{Expr, TableProviderFilterPushDown, TableType, dml::InsertOp},
+    logical_expr::{
+        Expr, TableProviderFilterPushDown, TableType, dml::InsertOp, expr_rewriter::unnormalize_col,
+    },
     physical_plan::ExecutionPlan,
 };
 
@@ -106,7 +108,8 @@ impl TableProvider for StoreTable {
         let schema = DFSchema::try_from(self.schema())?;
         Ok(filters
             .iter()
-            .map(|filter| classify(filter, &schema))
+            // Here columns come with the name that the query has for the table, and in `scan` without.
+            .map(|filter| classify(&unnormalize_col((*filter).clone()), &schema))
             .collect())
     }
 
