@@ -28,6 +28,7 @@ use futures::{
 use crate::{
     error::to_datafusion,
     pushdown::{FILTERS_AT_ONCE, rule_out},
+    views::{seen_rows, seen_schema},
 };
 
 /// Stored bytes that are read at once: few at first, because the query may soon have enough.
@@ -74,6 +75,8 @@ pub(crate) struct ReadRequest {
 pub(crate) struct Reader {
     scan: Arc<PageScan>,
     request: ReadRequest,
+    /// The columns that are read, as queries see them.
+    seen: SchemaRef,
     /// The conditions over the columns that are read, in the order of the query.
     filters: Vec<Arc<dyn PhysicalExpr>>,
     /// Where the columns of the answer stand among those that are read.
@@ -129,6 +132,7 @@ impl Reader {
         let places = places.collect::<std::result::Result<_, _>>()?;
         let dynamic = conjunction_opt(request.dynamic.iter().cloned());
         Ok(Self {
+            seen: seen_schema(scan.schema()),
             scan,
             request,
             filters,
@@ -170,7 +174,7 @@ impl Reader {
         timer.done();
         self.metrics.pages_read.add(num_pages);
         for rows in batches {
-            let rows = self.take(rows)?;
+            let rows = self.take(seen_rows(rows, &self.seen)?)?;
             self.num_rows += rows.num_rows();
             self.pass(rows, &mut done)?;
             if self

@@ -42,6 +42,7 @@ use crate::{
     pushdown::{columns_of, relevant_pages, wanted_pages},
     read::{ReadRequest, Reader, ReaderMetrics},
     statistics::{behind_filters, of_pages},
+    views::seen_schema,
 };
 
 /// Stored bytes below which a partition is not worth the trouble.
@@ -111,9 +112,10 @@ impl fmt::Debug for ScanPages {
 impl StoreScanExec {
     /// Plans to read what is asked for. Looks at what is known of the pages, and reads none.
     pub(crate) fn plan(snapshot: TableSnapshot, request: ScanRequest) -> Result<Self> {
+        let table = seen_schema(snapshot.schema());
         let schema = match &request.projection {
-            None => Arc::clone(snapshot.schema()),
-            Some(columns) => Arc::new(snapshot.schema().project(columns)?),
+            None => table,
+            Some(columns) => Arc::new(table.project(columns)?),
         };
         let filters: Vec<_> = request
             .exact
