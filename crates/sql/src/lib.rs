@@ -21,6 +21,7 @@ mod session;
 mod session_options;
 mod statistics;
 mod table;
+mod views;
 mod worker;
 mod write;
 

@@ -21,6 +21,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Schema};
 use darner_store::{ColumnBounds, PageKind, TableSnapshot};
 use datafusion::{
+    arrow::compute::cast,
     common::{
         Column, DFSchema, ScalarValue,
         pruning::PruningStatistics,
@@ -36,6 +37,8 @@ use datafusion::{
     physical_expr_common::physical_expr::snapshot_physical_expr,
     physical_optimizer::pruning::PruningPredicateBuilder,
 };
+
+use crate::views::{seen_schema, seen_type};
 
 /// Comparisons in one filter that a scan takes over. What evaluates and rewrites them goes down one call for each.
 const COMPARISONS_MAX: usize = 500;
@@ -193,7 +196,7 @@ pub(crate) fn rule_out(
     if pages.is_empty() {
         return pages;
     }
-    let schema = snapshot.schema();
+    let schema = &seen_schema(snapshot.schema());
     let usable: Vec<Arc<dyn PhysicalExpr>> = filters
         .iter()
         // What a filter that changes says now.
@@ -217,7 +220,7 @@ fn rule_out_by(
     pages: Vec<usize>,
 ) -> Vec<usize> {
     let predicate = PruningPredicateBuilder::new()
-        .with_file_schema(Arc::clone(snapshot.schema()))
+        .with_file_schema(seen_schema(snapshot.schema()))
         .build(filter);
     let Some(predicate) = predicate else {
         return pages;
@@ -324,6 +327,13 @@ impl PruningStatistics for PageStatistics<'_> {
             value => value.clone(),
         });
         let values = ScalarValue::iter_to_array(values).ok()?;
+        // Bounds are of the type that is stored.
+        let stored = self.snapshot.schema().field(column).data_type();
+        let values = if seen_type(stored) == *values.data_type() {
+            cast(&values, stored).ok()?
+        } else {
+            values
+        };
         // Two zeros and many NaNs are different values to the bounds.
         if values.data_type().is_floating() {
             return None;

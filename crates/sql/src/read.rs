@@ -1,6 +1,6 @@
-//! Reads one partition of a scan, on a thread that may wait.
+//! Reads one partition of a scan, on threads that may wait.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use arrow_array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, cast::AsArray};
 use arrow_schema::{DataType, Fields, SchemaRef};
@@ -8,7 +8,8 @@ use darner_store::{PageScan, TableSnapshot};
 use datafusion::{
     arrow::compute::{BatchCoalescer, filter_record_batch, prep_null_mask_filter},
     common::{
-        internal_err,
+        exec_datafusion_err, internal_err,
+        runtime::SpawnedTask,
         tree_node::{Transformed, TransformedResult, TreeNode},
     },
     error::Result,
@@ -18,10 +19,16 @@ use datafusion::{
     },
     physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, Time},
 };
+use futures::{
+    FutureExt, StreamExt,
+    future::lazy,
+    stream::{BoxStream, try_unfold},
+};
 
 use crate::{
     error::to_datafusion,
     pushdown::{FILTERS_AT_ONCE, rule_out},
+    views::{seen_rows, seen_schema},
 };
 
 /// Stored bytes that are read at once: few at first, because the query may soon have enough.
@@ -65,22 +72,35 @@ pub(crate) struct ReadRequest {
 }
 
 /// Reads pages, one window after the other.
-pub(crate) struct Reader<'s> {
-    scan: &'s PageScan,
-    request: &'s ReadRequest,
+pub(crate) struct Reader {
+    scan: Arc<PageScan>,
+    request: ReadRequest,
+    /// The columns that are read, as queries see them.
+    seen: SchemaRef,
     /// The conditions over the columns that are read, in the order of the query.
     filters: Vec<Arc<dyn PhysicalExpr>>,
     /// Where the columns of the answer stand among those that are read.
     places: Vec<usize>,
     /// Puts small batches together. `None` if no columns are asked for.
     coalescer: Option<BatchCoalescer>,
+    /// What is still to be read, in this order.
+    pages: Vec<usize>,
+    window_bytes: u64,
+    num_rows: usize,
+    /// Whether the conditions that others change have changed.
+    tracking: Option<DynamicFilterTracking>,
+    has_begun: bool,
+    metrics: ReaderMetrics,
 }
 
-impl<'s> Reader<'s> {
+impl Reader {
+    /// Prepares to read these pages, in this order.
     pub(crate) fn try_new(
-        scan: &'s PageScan,
-        request: &'s ReadRequest,
+        scan: Arc<PageScan>,
+        request: ReadRequest,
+        pages: Vec<usize>,
         batch_rows: usize,
+        metrics: ReaderMetrics,
     ) -> Result<Self> {
         let table = request.snapshot.schema();
         let place = |column: usize| scan.schema().index_of(table.field(column).name());
@@ -108,72 +128,100 @@ impl<'s> Reader<'s> {
                 // A page is large enough as it is, unless most of its rows are gone.
                 .with_biggest_coalesce_batch_size(Some(batch_rows / 8))
         });
+        let filters = filters.collect::<Result<_>>()?;
+        let places = places.collect::<std::result::Result<_, _>>()?;
+        let dynamic = conjunction_opt(request.dynamic.iter().cloned());
         Ok(Self {
+            seen: seen_schema(scan.schema()),
             scan,
             request,
-            filters: filters.collect::<Result<_>>()?,
-            places: places.collect::<std::result::Result<_, _>>()?,
+            filters,
+            places,
             coalescer,
+            pages,
+            window_bytes: WINDOW_BYTES_FIRST,
+            num_rows: 0,
+            tracking: dynamic.as_ref().map(DynamicFilterTracking::classify),
+            has_begun: false,
+            metrics,
         })
     }
 
-    /// Reads pages in order, until `send` says that it is enough.
-    pub(crate) fn read(
-        &mut self,
-        mut pages: Vec<usize>,
-        metrics: &ReaderMetrics,
-        send: &mut dyn FnMut(RecordBatch) -> bool,
-    ) -> Result<()> {
-        let dynamic = conjunction_opt(self.request.dynamic.iter().cloned());
-        let mut tracking = dynamic.as_ref().map(DynamicFilterTracking::classify);
-        if tracking.is_some() {
-            self.rule_out(&mut pages, metrics);
+    /// Reads the next pages, and says which rows are complete then. `None` at the end.
+    fn step(&mut self) -> Result<Option<Vec<RecordBatch>>> {
+        let mut done = Vec::new();
+        if self.pages.is_empty() {
+            self.finish(&mut done)?;
+            return Ok((!done.is_empty()).then_some(done));
         }
-        let mut num_rows = 0;
-        let mut window_bytes = WINDOW_BYTES_FIRST;
-        while !pages.is_empty() {
-            let watcher = tracking.as_mut().and_then(DynamicFilterTracking::watcher);
-            let is_changing = watcher.is_some();
-            if watcher.is_some_and(DynamicFilterTracker::changed) {
-                self.rule_out(&mut pages, metrics);
+        let watcher = self.tracking.as_mut().map(DynamicFilterTracking::watcher);
+        let is_changing = matches!(watcher, Some(Some(_)));
+        let has_changed = match watcher {
+            None => false,
+            // By the first step they may have changed since the plan was made.
+            Some(_) if !self.has_begun => true,
+            Some(watcher) => watcher.is_some_and(DynamicFilterTracker::changed),
+        };
+        self.has_begun = true;
+        if has_changed {
+            self.rule_out();
+        }
+        let num_pages = self.scan.window(&self.pages, self.window_bytes);
+        let later = self.pages.split_off(num_pages);
+        let pages = std::mem::replace(&mut self.pages, later);
+        let timer = self.metrics.read_time.timer();
+        let batches = self.scan.read(&pages).map_err(to_datafusion)?;
+        timer.done();
+        self.metrics.pages_read.add(num_pages);
+        for rows in batches {
+            let rows = self.take(seen_rows(rows, &self.seen)?)?;
+            self.num_rows += rows.num_rows();
+            self.pass(rows, &mut done)?;
+            if self
+                .request
+                .limit
+                .is_some_and(|limit| self.num_rows >= limit)
+            {
+                self.pages.clear();
+                break;
             }
-            let num_pages = self.scan.window(&pages, window_bytes);
-            let later = pages.split_off(num_pages);
-            let timer = metrics.read_time.timer();
-            let batches = self.scan.read(&pages).map_err(to_datafusion)?;
-            timer.done();
-            metrics.pages_read.add(num_pages);
-            pages = later;
-            for rows in batches {
-                let rows = self.take(rows)?;
-                num_rows += rows.num_rows();
-                if !self.pass(rows, send)? {
-                    return Ok(());
-                }
-                if self.request.limit.is_some_and(|limit| num_rows >= limit) {
-                    pages.clear();
-                    break;
-                }
-            }
-            let bytes_max = if is_changing {
-                WINDOW_BYTES_CHANGING
-            } else {
-                WINDOW_BYTES_MAX
+        }
+        let bytes_max = if is_changing {
+            WINDOW_BYTES_CHANGING
+        } else {
+            WINDOW_BYTES_MAX
+        };
+        self.window_bytes = (self.window_bytes * 2).min(bytes_max);
+        Ok(Some(done))
+    }
+
+    /// The rows, one window read ahead of whoever takes them. Nothing is read before they are asked for: by then the
+    /// filters of joins may be known.
+    ///
+    /// A thread that may block is held for a window at a time, and never while the query does something else. However
+    /// many scans wait for each other, a thread is free again soon for the one that all wait for.
+    pub(crate) fn into_stream(self) -> BoxStream<'static, Result<RecordBatch>> {
+        lazy(|_| {
+            let ahead = Ahead {
+                reading: Some(read_ahead(self)),
+                ready: VecDeque::new(),
             };
-            window_bytes = (window_bytes * 2).min(bytes_max);
-        }
-        self.finish(send)
+            try_unfold(ahead, Ahead::next)
+        })
+        .flatten_stream()
+        .boxed()
     }
 
     /// Leaves out pages that the filters, as they are now, have no use for.
-    fn rule_out(&self, pages: &mut Vec<usize>, metrics: &ReaderMetrics) {
-        let num_before = pages.len();
-        *pages = rule_out(
+    fn rule_out(&mut self) {
+        let num_before = self.pages.len();
+        self.pages = rule_out(
             &self.request.snapshot,
             &self.request.dynamic,
-            std::mem::take(pages),
+            std::mem::take(&mut self.pages),
         );
-        metrics.pages_pruned.add(num_before - pages.len());
+        let num_pruned = num_before - self.pages.len();
+        self.metrics.pages_pruned.add(num_pruned);
     }
 
     /// The rows of a page that pass, with the columns that are asked for.
@@ -209,37 +257,58 @@ impl<'s> Reader<'s> {
         )?)
     }
 
-    /// Hands rows on, put together where they are few. Says whether more are wanted.
-    fn pass(
-        &mut self,
-        rows: RecordBatch,
-        send: &mut dyn FnMut(RecordBatch) -> bool,
-    ) -> Result<bool> {
+    /// Hands rows on, put together where they are few.
+    fn pass(&mut self, rows: RecordBatch, done: &mut Vec<RecordBatch>) -> Result<()> {
         if rows.num_rows() == 0 {
-            return Ok(true);
+            return Ok(());
         }
         let Some(coalescer) = &mut self.coalescer else {
-            return Ok(send(rows));
+            done.push(rows);
+            return Ok(());
         };
         coalescer.push_batch(rows)?;
-        while let Some(rows) = coalescer.next_completed_batch() {
-            if !send(rows) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        done.extend(std::iter::from_fn(|| coalescer.next_completed_batch()));
+        Ok(())
     }
 
-    fn finish(&mut self, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
+    fn finish(&mut self, done: &mut Vec<RecordBatch>) -> Result<()> {
         if let Some(coalescer) = &mut self.coalescer {
             coalescer.finish_buffered_batch()?;
-            while let Some(rows) = coalescer.next_completed_batch() {
-                if !send(rows) {
-                    break;
-                }
-            }
+            done.extend(std::iter::from_fn(|| coalescer.next_completed_batch()));
         }
         Ok(())
+    }
+}
+
+/// A reader on its way: what it is reading, and what of its rows nobody has taken yet.
+struct Ahead {
+    reading: Option<Reading>,
+    ready: VecDeque<RecordBatch>,
+}
+
+type Reading = SpawnedTask<Result<Option<(Reader, Vec<RecordBatch>)>>>;
+
+fn read_ahead(mut reader: Reader) -> Reading {
+    SpawnedTask::spawn_blocking(move || Ok(reader.step()?.map(|rows| (reader, rows))))
+}
+
+impl Ahead {
+    async fn next(mut self) -> Result<Option<(RecordBatch, Self)>> {
+        loop {
+            if let Some(rows) = self.ready.pop_front() {
+                return Ok(Some((rows, self)));
+            }
+            let Some(reading) = self.reading.take() else {
+                return Ok(None);
+            };
+            let read = reading.join_unwind().await;
+            let read = read.map_err(|error| exec_datafusion_err!("a scan was ended: {error}"))?;
+            let Some((reader, rows)) = read? else {
+                return Ok(None);
+            };
+            self.ready = rows.into();
+            self.reading = Some(read_ahead(reader));
+        }
     }
 }
 

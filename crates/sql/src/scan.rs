@@ -24,6 +24,7 @@ use datafusion::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
         ReplaceChildrenOptions, SendableRecordBatchStream, SortOrderPushdownResult,
         apply_expression_roots,
+        coop::cooperative,
         execution_plan::{Boundedness, CardinalityEffect, EmissionType, SchedulingType},
         filter_pushdown::{
             ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
@@ -31,10 +32,9 @@ use datafusion::{
         limit::LimitStream,
         metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet},
         statistics::StatisticsArgs,
-        stream::{RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter},
+        stream::RecordBatchStreamAdapter,
     },
 };
-use futures::StreamExt;
 
 use crate::{
     cache::DimensionCache,
@@ -42,10 +42,8 @@ use crate::{
     pushdown::{columns_of, relevant_pages, wanted_pages},
     read::{ReadRequest, Reader, ReaderMetrics},
     statistics::{behind_filters, of_pages},
+    views::seen_schema,
 };
-
-/// Batches that wait for the query while the next ones are read.
-const BATCHES_AHEAD: usize = 4;
 
 /// Stored bytes below which a partition is not worth the trouble.
 const PARTITION_BYTES_MIN: u64 = 512 << 10;
@@ -93,7 +91,7 @@ struct ScanPages {
     /// Those that no filter could rule out, in one range of the table for each partition.
     partitions: Vec<Vec<usize>>,
     /// What reads them: the same for all partitions.
-    scan: PageScan,
+    scan: Arc<PageScan>,
 }
 
 impl ScanPages {
@@ -114,9 +112,10 @@ impl fmt::Debug for ScanPages {
 impl StoreScanExec {
     /// Plans to read what is asked for. Looks at what is known of the pages, and reads none.
     pub(crate) fn plan(snapshot: TableSnapshot, request: ScanRequest) -> Result<Self> {
+        let table = seen_schema(snapshot.schema());
         let schema = match &request.projection {
-            None => Arc::clone(snapshot.schema()),
-            Some(columns) => Arc::new(snapshot.schema().project(columns)?),
+            None => table,
+            Some(columns) => Arc::new(table.project(columns)?),
         };
         let filters: Vec<_> = request
             .exact
@@ -153,7 +152,7 @@ impl StoreScanExec {
         let pages = ScanPages {
             num_all: upserts.count(),
             partitions: partitions(&snapshot, &wanted, num_partitions),
-            scan,
+            scan: Arc::new(scan),
         };
         let properties = properties(&snapshot, &request, &schema, &pages);
         Ok(Self {
@@ -336,7 +335,7 @@ fn properties(
         EmissionType::Incremental,
         Boundedness::Bounded,
     )
-    // Rows come through a channel of Tokio's, which lets others have their turn.
+    // See `execute`.
     .with_scheduling_type(SchedulingType::Cooperative)
 }
 
@@ -450,28 +449,18 @@ impl ExecutionPlan for StoreScanExec {
                 .add(num_pruned);
         }
         let metrics = ReaderMetrics::new(&self.metrics, partition);
-        let (scan, mut pages) = (self.clone(), pages.clone());
+        let mut pages = pages.clone();
         if self.is_from_back {
             pages.reverse();
         }
         let batch_rows = context.session_config().batch_size();
-        // Nothing is read before somebody asks for it: by then the filters of joins may be known.
-        let start = futures::future::lazy(move |_| {
-            let mut builder =
-                RecordBatchReceiverStreamBuilder::new(Arc::clone(&scan.schema), BATCHES_AHEAD);
-            let sender = builder.tx();
-            builder.spawn_blocking(move || {
-                let request = scan.read_request();
-                let mut reader = Reader::try_new(&scan.pages.scan, &request, batch_rows)?;
-                reader.read(pages, &metrics, &mut |rows| {
-                    // The query has all it wants, or has failed.
-                    sender.blocking_send(Ok(rows)).is_ok()
-                })
-            });
-            builder.build()
-        });
-        let rows = futures::stream::once(start).flatten();
-        let rows = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows);
+        let scan = Arc::clone(&self.pages.scan);
+        let reader = Reader::try_new(scan, self.read_request(), pages, batch_rows, metrics)?;
+        // Lets others have their turn also where many batches are ready.
+        let rows = cooperative(RecordBatchStreamAdapter::new(
+            Arc::clone(&self.schema),
+            reader.into_stream(),
+        ));
         let baseline = BaselineMetrics::new(&self.metrics, partition);
         Ok(Box::pin(LimitStream::new(
             Box::pin(rows),

@@ -13,7 +13,10 @@ use datafusion::{
     },
 };
 
-use crate::pushdown::FILTERS_AT_ONCE;
+use crate::{
+    pushdown::FILTERS_AT_ONCE,
+    views::{seen, seen_schema},
+};
 
 /// The statistics of all columns of a table, over some of its pages.
 ///
@@ -76,6 +79,7 @@ fn of_column(snapshot: &TableSnapshot, pages: &[usize], column: usize) -> Column
         return statistics;
     }
     if let Some((min, max)) = snapshot.column_range(column, pages)
+        && let (Ok(min), Ok(max)) = (seen(&min), seen(&max))
         && let (Ok(min), Ok(max)) = (
             ScalarValue::try_from_array(&min, 0),
             ScalarValue::try_from_array(&max, 0),
@@ -108,7 +112,7 @@ pub(crate) fn behind_filters(
     if filters.is_empty() {
         return Ok(statistics);
     }
-    let input = Arc::new(EmptyExec::new(Arc::clone(snapshot.schema())));
+    let input = Arc::new(EmptyExec::new(seen_schema(snapshot.schema())));
     // More make no difference to an estimate.
     let first = filters.iter().take(FILTERS_AT_ONCE).cloned();
     let filter = FilterExec::try_new(conjunction(first), input)?;

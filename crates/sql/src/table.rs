@@ -8,7 +8,9 @@ use datafusion::{
     catalog::{Session, TableProvider},
     common::{Constraint, Constraints, DFSchema},
     error::Result,
-    logical_expr::{Expr, TableProviderFilterPushDown, TableType, dml::InsertOp},
+    logical_expr::{
+        Expr, TableProviderFilterPushDown, TableType, dml::InsertOp, expr_rewriter::unnormalize_col,
+    },
     physical_plan::ExecutionPlan,
 };
 
@@ -17,6 +19,7 @@ use crate::{
     catalog::StoreHandle,
     pushdown::classify,
     scan::{ScanRequest, StoreScanExec},
+    views::seen_schema,
     write::{Statement, WriteTarget, refuse_parts, writable},
 };
 
@@ -24,6 +27,8 @@ use crate::{
 #[derive(Clone)]
 pub struct StoreTable {
     snapshot: TableSnapshot,
+    /// The columns as queries see them.
+    schema: SchemaRef,
     constraints: Constraints,
     /// The store to write to; `None` for a table that stays as it is.
     handle: Option<Arc<StoreHandle>>,
@@ -56,6 +61,7 @@ impl StoreTable {
             .as_ref()
             .map(|handle| Arc::clone(handle.dimensions()));
         Self {
+            schema: seen_schema(snapshot.schema()),
             snapshot,
             constraints: Constraints::new_unverified(vec![key]),
             dimensions: dimensions.unwrap_or_default(),
@@ -88,7 +94,7 @@ impl fmt::Debug for StoreTable {
 #[async_trait::async_trait]
 impl TableProvider for StoreTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(self.snapshot.schema())
+        Arc::clone(&self.schema)
     }
 
     fn constraints(&self) -> Option<&Constraints> {
@@ -106,7 +112,8 @@ impl TableProvider for StoreTable {
         let schema = DFSchema::try_from(self.schema())?;
         Ok(filters
             .iter()
-            .map(|filter| classify(filter, &schema))
+            // Here columns come with the name that the query has for the table, and in `scan` without.
+            .map(|filter| classify(&unnormalize_col((*filter).clone()), &schema))
             .collect())
     }
 

@@ -28,7 +28,7 @@ use crate::{
     disk::{self, Op},
     error::{Error, ErrorKind, Result},
     lock::ReaderLock,
-    page::PageMeta,
+    page::{CachedPage, PageMeta},
     state::table_dir_name,
     tonbo::Database,
     workdir::WorkDir,
@@ -72,6 +72,8 @@ pub(crate) struct TableSource {
 /// The pages of one table generation.
 pub(crate) struct Keyspace {
     generation: u32,
+    /// A number that no other keyspace of this process has.
+    number: u64,
     dir: PathBuf,
     /// Keeps the directory above `dir` for as long as this may look into it.
     work_dir: Arc<WorkDir>,
@@ -146,8 +148,10 @@ impl Keyspace {
         source: Option<TableSource>,
         next_page_id: u64,
     ) -> Self {
+        static NUM_KEYSPACES: AtomicU64 = AtomicU64::new(0);
         Self {
             generation,
+            number: NUM_KEYSPACES.fetch_add(1, Ordering::Relaxed),
             dir: work_dir.path().join(table_dir_name(id, generation)),
             work_dir,
             source: Mutex::new(source),
@@ -429,6 +433,27 @@ impl Keyspace {
             .map_err(|error| error.context(self.place()))
     }
 
+    /// As [`read`](Self::read), but takes pages that queries have read lately from memory, and leaves there what it had to
+    /// read.
+    pub(crate) fn read_cached(&self, pages: &[&PageMeta]) -> Result<Vec<Arc<CachedPage>>> {
+        let cache = self.work_dir.pages();
+        let place = |page: &PageMeta| (self.number, page.id);
+        let mut found = cache.get(pages.iter().map(|page| place(page)));
+        let missing: Vec<usize> = (0..pages.len()).filter(|at| found[*at].is_none()).collect();
+        let metas: Vec<&PageMeta> = missing.iter().map(|at| pages[*at]).collect();
+        if !metas.is_empty() {
+            let buffers = self.read(&metas)?;
+            for ((at, meta), bytes) in missing.into_iter().zip(metas).zip(buffers) {
+                let page = CachedPage::check(meta, bytes);
+                let page = Arc::new(page.map_err(|error| error.context(self.place()))?);
+                cache.put(place(meta), &page);
+                found[at] = Some(page);
+            }
+        }
+        // Each is there by now.
+        Ok(found.into_iter().flatten().collect())
+    }
+
     /// The directory that a message about this table's files should name.
     pub(crate) fn place(&self) -> String {
         let dir = self
@@ -477,6 +502,7 @@ impl Keyspace {
 
 impl Drop for Keyspace {
     fn drop(&mut self) {
+        self.work_dir.pages().forget(self.number);
         if self.is_dropped.load(Ordering::Relaxed) {
             // What stays is removed when the store is opened next.
             let _ = disk::remove_dir(&self.dir);

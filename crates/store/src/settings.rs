@@ -75,6 +75,9 @@ pub(crate) const FLUSH_BYTES: usize = 64 << 20;
 /// Bytes of pages of small commits that wait in memory, where no checkpoint comes before.
 pub(crate) const WAITING_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of pages that queries have read lately and that are kept in memory, of each open store.
+pub(crate) const PAGE_CACHE_BYTES: usize = 256 << 20;
+
 /// Fewer small pages than this are no reason for a compaction.
 pub(crate) const SMALL_PAGES_MIN: usize = 256;
 

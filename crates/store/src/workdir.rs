@@ -16,14 +16,17 @@ use crate::{
     disk::{self, OutFile},
     error::{Error, Result},
     lock,
+    page::PageCache,
+    settings::PAGE_CACHE_BYTES,
 };
 
 const LOCK: &str = "IN_USE";
 const READER_PREFIX: &str = "darner-reader-";
 
-/// A directory that goes when this is dropped.
+/// A directory that goes when this is dropped, and what was read from the tables in it lately.
 pub(crate) struct WorkDir {
     path: PathBuf,
+    pages: PageCache,
     _lock: OutFile,
 }
 
@@ -78,11 +81,20 @@ impl WorkDir {
         })?;
         let path = parent.join(name);
         disk::rename(&hidden, &path)?;
-        Ok(Self { path, _lock: file })
+        Ok(Self {
+            path,
+            pages: PageCache::new(PAGE_CACHE_BYTES),
+            _lock: file,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Pages of all tables that work here.
+    pub(crate) fn pages(&self) -> &PageCache {
+        &self.pages
     }
 }
 

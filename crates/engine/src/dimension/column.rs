@@ -71,6 +71,7 @@ impl Column {
                 .map_err(failed)?;
             concat(&wide.iter().map(AsRef::as_ref).collect::<Vec<_>>()).map_err(failed)?
         };
+        let values = dense(values);
         collapse(&values);
         Ok(Self {
             field,
@@ -159,6 +160,16 @@ impl Column {
             .filter(|_| self.view_type().as_ref() != Some(self.values.data_type()));
         // Views share the buffers of the values; what they add is 16 bytes a row.
         self.values.get_array_memory_size() + views.map_or(0, |views| views.len() * 16)
+    }
+}
+
+/// Views over few buffers that hold nothing else. Joined ones point into the pages that they came from, all columns of
+/// which they would keep, and every batch of a join would have thousands of buffers.
+fn dense(values: ArrayRef) -> ArrayRef {
+    match values.data_type() {
+        DataType::Utf8View => Arc::new(values.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(values.as_binary_view().gc()),
+        _ => values,
     }
 }
 

@@ -137,11 +137,18 @@ fn gather_views<T: ByteViewType + ?Sized>(
     wanted: &Wanted<'_>,
 ) -> ArrayRef {
     let views = ScalarBuffer::from(wanted.values(array.views()));
-    let buffers = array.data_buffers().to_vec();
+    let buffers = shared_buffers(array);
     let nulls = wanted.nulls_of(array);
     // SAFETY: each view is one of a valid array over the same buffers, or all zero, which is the empty value. There is
     // one bit of `nulls` for each of `wanted`, as there is one view.
     Arc::new(unsafe { GenericByteViewArray::<T>::new_unchecked(views, buffers, nulls) })
+}
+
+/// The list of an array's buffers itself. To copy it counts one more user of each buffer, for every batch.
+pub(super) fn shared_buffers<T: ByteViewType + ?Sized>(
+    array: &GenericByteViewArray<T>,
+) -> Arc<[Buffer]> {
+    array.clone().into_parts().1
 }
 
 /// Bytes that are copied at once.

@@ -35,7 +35,7 @@ use arrow_data::ArrayDataBuilder;
 use arrow_schema::{ArrowError, DataType};
 
 use super::Wanted;
-use super::gather::gather;
+use super::gather::{gather, shared_buffers};
 use crate::huge;
 
 /// Rows that are gathered at once: their cells stay in the first cache meanwhile.
@@ -428,7 +428,7 @@ fn finish_views<T: ByteViewType + ?Sized>(
     views: Vec<u128>,
     wanted: &Wanted<'_>,
 ) -> ArrayRef {
-    let buffers = array.data_buffers().to_vec();
+    let buffers = shared_buffers(array);
     let nulls = wanted.nulls_of(array);
     // SAFETY: each view is one of a valid array over the same buffers, or all zero, which is the empty value. There is
     // one bit of `nulls` for each of `wanted`, as there is one view.

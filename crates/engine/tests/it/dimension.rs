@@ -220,6 +220,46 @@ fn indexes_of_integers_take_few_bytes_a_row() {
 }
 
 #[test]
+fn views_of_many_batches_keep_nothing_but_their_bytes() {
+    const KEYS_PER_BATCH: usize = 10;
+    let names: Vec<String> = (0..1000)
+        .map(|i| format!("a name of its own {i}"))
+        .collect();
+    let all = names.iter().cycle().take(40_000);
+    let whole: ArrayRef = Arc::new(StringViewArray::from_iter_values(all));
+    let schema = Schema::new(vec![
+        Field::new("name", DataType::Utf8View, false),
+        Field::new("id", DataType::Int64, false),
+    ]);
+    let schema = Arc::new(schema);
+    let key = ["id".to_owned()];
+    let mut builder = DimensionBuilder::new("dim", Arc::clone(&schema), &key).unwrap();
+    for batch in 0..100 {
+        let start = batch * KEYS_PER_BATCH;
+        let keys: Vec<i64> = (start..start + KEYS_PER_BATCH)
+            .map(|key| key as i64)
+            .collect();
+        let columns = vec![whole.slice(start, KEYS_PER_BATCH), ids(&keys)];
+        let rows = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+        builder.upsert(rows).unwrap();
+    }
+    let dimension = builder.finish().unwrap();
+    assert!(
+        dimension.memory_bytes() < 200_000,
+        "{}",
+        dimension.memory_bytes()
+    );
+    let facts: ArrayRef = ids(&[999, 0, 5000]);
+    let mut matches = Matches::default();
+    dimension.probe(&[facts], &mut matches).unwrap();
+    let found = dimension.column_of(0, &matches).unwrap();
+    let found = found.as_string_view();
+    let texts: Vec<Option<&str>> = found.iter().collect();
+    assert_eq!(texts, [Some(&*names[999]), Some(&*names[0]), None]);
+    assert_eq!(found.data_buffers().len(), 1);
+}
+
+#[test]
 fn no_rows_and_one_row_work() {
     let empty = builder().finish().unwrap();
     assert_eq!((empty.num_rows(), empty.batches(10).count()), (0, 0));

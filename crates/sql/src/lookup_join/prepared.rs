@@ -275,7 +275,8 @@ impl<'s> Columns<'s> {
             &schema,
             Some(&facts),
             vec![(spec, dimension)],
-            Encoding::Plain,
+            // What queries see of a table: see `views.rs`.
+            Encoding::View,
         )
         .map_err(to_datafusion)
     }

@@ -279,7 +279,7 @@ impl<'j> Compared<'j> {
             let part = |found: &SideColumn| key_columns.iter().position(|key| *key == found.index);
             match found.as_ref().and_then(part).map(|part| &mut keys[part]) {
                 Some(key @ None) => {
-                    let found = found.map(|found| dimension.data_type(&found).clone());
+                    let found = found.map(|found| dimension.data_type(&found));
                     if found != Some(fact.data_type(facts)?) {
                         return Ok(None);
                     }

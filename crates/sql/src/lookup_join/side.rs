@@ -25,6 +25,7 @@ use super::lossless::is_lossless;
 use crate::{
     cache::{DimensionCache, Fetched},
     scan::StoreScanExec,
+    views::seen_type,
 };
 
 /// A table, and which of its columns a plan over all of its rows has.
@@ -87,16 +88,16 @@ impl DimensionSide {
         let below = self.resolve(cast.expr())?;
         let to = cast.cast_type();
         // A cast of a cast is one from the column itself, as no step loses anything.
-        is_lossless(self.data_type(&below), to).then(|| SideColumn {
+        is_lossless(&self.data_type(&below), to).then(|| SideColumn {
             index: below.index,
             cast: Some(to.clone()),
         })
     }
 
     /// The type that a column comes out with.
-    pub(super) fn data_type<'s>(&'s self, column: &'s SideColumn) -> &'s DataType {
+    pub(super) fn data_type(&self, column: &SideColumn) -> DataType {
         let stored = self.snapshot.schema().field(column.index).data_type();
-        column.cast.as_ref().unwrap_or(stored)
+        column.cast.clone().unwrap_or_else(|| seen_type(stored))
     }
 
     /// A column of the plan, if it is one of the table.

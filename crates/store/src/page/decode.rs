@@ -28,12 +28,23 @@ impl PageDecoder {
     /// # Errors
     /// [`ErrorKind::Data`](crate::ErrorKind::Data) if length, checksum or content is not as written.
     pub(crate) fn decode(&self, meta: &PageMeta, bytes: &Buffer) -> Result<RecordBatch> {
+        Self::check(meta, bytes)?;
+        self.decode_checked(meta, bytes)
+    }
+
+    /// Fails unless the bytes of a page are those that were written.
+    pub(super) fn check(meta: &PageMeta, bytes: &Buffer) -> Result<()> {
         if bytes.len() != meta.num_bytes as usize || crc32c::crc32c(bytes) != meta.crc {
             return Err(Error::data(format!(
                 "page has a wrong checksum: page=`{}`",
                 meta.id
             )));
         }
+        Ok(())
+    }
+
+    /// As [`decode`](Self::decode), of bytes that were checked.
+    pub(super) fn decode_checked(&self, meta: &PageMeta, bytes: &Buffer) -> Result<RecordBatch> {
         let batch = self
             .decode_batch(bytes)
             .map_err(|error| error.context(format!("page=`{}`", meta.id)))?;

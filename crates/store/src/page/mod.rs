@@ -11,6 +11,7 @@
 //!
 //! The schema is not in the page but in the catalog: the table's for upserts, its key columns' for deletes.
 
+mod cache;
 mod decode;
 mod encode;
 mod stats;
@@ -22,6 +23,7 @@ use crate::{
 
 pub use self::stats::{Bounds, ColumnStats};
 pub(crate) use self::{
+    cache::{CachedPage, PageCache},
     decode::PageDecoder,
     encode::{PageEncoder, compact_columns},
 };

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    page::{PageDecoder, PageKind, PageMeta},
+    page::{PageKind, PageMeta},
     state::TableState,
 };
 
@@ -38,8 +38,8 @@ const GAP_BYTES: u64 = 1 << 20;
 pub struct PageScan {
     table: TableState,
     schema: SchemaRef,
-    /// `None` if no column is wanted but the number of rows.
-    decoder: Option<PageDecoder>,
+    /// The columns that are wanted, ascending. None of them if only the number of rows is.
+    columns: Vec<usize>,
     /// The pages that have every row and every deletion of the keys that are asked for, ascending. `None` for all.
     relevant: Option<Vec<usize>>,
     live: OnceLock<Arc<LiveRows>>,
@@ -65,14 +65,14 @@ impl TableSnapshot {
         if let Some(page) = relevant.iter().flatten().find(|page| **page >= num_pages) {
             return Err(no_page(*page, num_pages));
         }
-        let is_empty = projection.is_some_and(<[usize]>::is_empty);
-        let decoder = (!is_empty).then(|| {
-            PageDecoder::new(Arc::clone(self.schema()), projection.map(<[usize]>::to_vec))
-        });
+        let columns = match projection {
+            Some(columns) => columns.to_vec(),
+            None => (0..schema.fields().len()).collect(),
+        };
         Ok(PageScan {
             table: self.table.clone(),
             schema,
-            decoder,
+            columns,
             relevant,
             live: OnceLock::new(),
         })
@@ -131,18 +131,22 @@ impl PageScan {
                 wanted.push((meta, mask));
             }
         }
-        let Some(decoder) = &self.decoder else {
+        if self.columns.is_empty() {
             return wanted.into_iter().map(|page| self.count(page)).collect();
-        };
+        }
         let metas: Vec<&PageMeta> = wanted.iter().map(|(meta, _)| *meta).collect();
         let keyspace = &self.table.keyspace;
-        let buffers = keyspace.read(&metas)?;
+        let pages = keyspace.read_cached(&metas)?;
         wanted
             .into_iter()
-            .zip(buffers)
-            .map(|((meta, mask), bytes)| {
-                let rows = decoder
-                    .decode(meta, &bytes)
+            .zip(pages)
+            .map(|((meta, mask), page)| {
+                let rows = page
+                    .rows(
+                        meta,
+                        self.table.spec.schema(),
+                        (&self.columns, &self.schema),
+                    )
                     .map_err(|error| error.context(keyspace.place()))?;
                 filter(&rows, mask)
             })
