@@ -41,8 +41,17 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Do a job: load its dimensions, enrich its facts, answer its questions; only what changed is done again.
-    #[command(after_help = "Example:\n  darner run data/flights.toml")]
+    #[command(
+        after_help = "Examples:\n  darner run data/flights.toml\n  darner run job.toml --only airports --only flights\n  \
+                            darner run job.toml --set DAY=2026-11-20 --set enrich.flights.max_miss_rate=0.1"
+    )]
     Run(Run),
+    /// Say what a job would do and whether it can, and do nothing: files, columns, types, names, memory.
+    #[command(
+        after_help = "Problems go to standard error, one on a line; the exit code is not 0 if there are any.\n\n\
+                            Examples:\n  darner check data/flights.toml\n  darner check job.toml --only flights --json"
+    )]
+    Check(Run),
     /// Load files into a dimension table; creates the table.
     #[command(
         after_help = "Examples:\n  darner load airports airports.csv --key faa --null NA\n  \
@@ -152,6 +161,12 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     /// The job file.
     pub(crate) job: PathBuf,
+    /// Only this step, and nothing that it depends on; may be given several times. KIND.NAME where names are not enough.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+    /// A variable of the job (${KEY} in its texts), or a field such as enrich.flights.to; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub(crate) set: Vec<(String, String)>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -574,5 +589,14 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if (0.0..=1.0).contains(&rate) => Ok(rate),
         _ => Err("a rate is a number from 0 to 1".to_owned()),
+    }
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("a setting is KEY=VALUE".to_owned()),
     }
 }

@@ -13,7 +13,7 @@ const KEYS_SHOWN: usize = 4;
 const KEYS_KEPT: usize = 20;
 
 /// A report as it is stored and written.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 pub(crate) struct Report {
     pub(crate) rows_read: u64,
     pub(crate) rows_written: u64,

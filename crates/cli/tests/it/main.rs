@@ -30,5 +30,8 @@ mod crash;
 /// The job on real data: its answers are DuckDB's.
 mod flights;
 
+/// What a job does, in which order, and what it says before.
+mod jobs;
+
 /// Wrong use: one clear message, the right exit code, nothing left behind.
 mod misuse;
