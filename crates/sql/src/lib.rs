@@ -6,6 +6,7 @@ mod catalog;
 mod copy;
 mod create;
 mod error;
+mod expressions;
 mod files;
 mod functions;
 mod guard;
@@ -27,6 +28,7 @@ mod write;
 pub use self::{
     catalog::{SCHEMA, StoreCatalog, register},
     create::{execute, sql, statement_to_plan},
+    expressions::Expressions,
     guard::Needs,
     options::DarnerOptions,
     plan::{Answer, Plan, QueryStream},
