@@ -10,24 +10,24 @@ use std::{
 };
 
 use arrow_schema::{Schema, SchemaRef};
-use darner_engine::{
-    DimensionBuilder, Encoding, Error, ErrorKind, LoadMode, SinkOptions, Source, StarJoin,
-    check_output, open_all,
-};
+use darner_engine::{DimensionBuilder, Error, LoadMode, Source, check_output, open_all};
 use darner_sql::{Session, SessionOptions};
 use darner_store::{Store, TableSnapshot, TableSpec};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use super::{
+    directory::{self, split},
     file::Job,
     memory::{DimensionMemory, Due, EnrichMemory},
     names::hint,
     order::{Step, in_order, only, reads},
     step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep},
+    steps::plan,
 };
 use crate::{
-    context::Context,
+    context::{Context, INDEX_ROW_BYTES},
+    enrichment::plan_joins,
     error::{Failure, Result},
     files::{check_outputs, input_paths, known_types},
     print,
@@ -39,9 +39,6 @@ const COLUMNS_SHOWN: usize = 12;
 
 /// Bytes of an input that are decoded to estimate what it takes in memory.
 const SAMPLE_BYTES: u64 = 8 << 20;
-
-/// Bytes of the index per row of a dimension: those of a hash index, which no other passes by much.
-const INDEX_ROW_BYTES: u64 = 24;
 
 /// What is known of one step.
 #[derive(Default, Serialize)]
@@ -146,9 +143,7 @@ pub(crate) fn check(context: &Context, job: &Job, names: &[String]) -> Result<()
     let mut all = Vec::with_capacity(steps.len());
     let mut failures = Vec::new();
     for step in &steps {
-        if context.cancel().load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Cancelled, "interrupted").into());
-        }
+        context.check_cancel()?;
         let mut checked = Checked {
             kind: step.kind(),
             name: step.name().to_owned(),
@@ -263,9 +258,9 @@ impl Checker<'_> {
                     .finish()?;
             planned.push((spec.clone(), Arc::new(dimension)));
         }
-        let encoding: Encoding = step.encoding.into();
-        let join = StarJoin::new(&inputs.schema, step.select.as_deref(), planned, encoding)?;
-        for plan in join.plan() {
+        let plan = plan(self.job, name, step, inputs.paths.clone())?;
+        let enrichment = plan_joins(&plan, &inputs.schema, planned)?;
+        for plan in enrichment.join().plan() {
             let size = self.table(&plan.spec.table)?.size;
             checked.is_estimate |= size.is_some_and(|size| size.is_estimate);
             checked.joins.push(Join {
@@ -283,14 +278,25 @@ impl Checker<'_> {
         }
         let sizes: Option<Vec<u64>> = checked.joins.iter().map(|join| join.memory_bytes).collect();
         checked.memory_bytes = sizes.map(|sizes| sizes.iter().sum());
-        let schema = Arc::clone(join.output_schema());
+        let schema = Arc::clone(enrichment.output_schema());
         checked.columns = columns(&schema, &[]);
         self.outputs.push((output, Arc::clone(&schema)));
         let outputs: Vec<PathBuf> = step.outputs().map(|path| self.job.path(path)).collect();
         let paths: Vec<&Path> = outputs.iter().map(PathBuf::as_path).collect();
         check_outputs(&self.context.store_dir, &inputs.paths, &paths)?;
-        for output in &paths {
-            check_output(output, &schema, &SinkOptions::default())?;
+        let options = step.sink_options()?;
+        if step.is_directory() {
+            let (schema, ..) = split(step).columns(&schema)?;
+            check_output(Path::new("name.parquet"), &schema, &options)?;
+            directory::inputs(&self.job.patterns(&step.from)?).or_else(|failure| {
+                // They are yet to be written.
+                inputs.source.is_none().then(Vec::new).ok_or(failure)
+            })?;
+        } else {
+            check_output(paths[0], &schema, &options)?;
+            if let (Some(path), Some(schema)) = (&plan.unmatched, enrichment.unmatched_schema()) {
+                check_output(path, schema, &options)?;
+            }
         }
         let changed = joins.iter().find(|join| {
             let table = self.tables.get(&join.table);
@@ -300,6 +306,17 @@ impl Checker<'_> {
             (_, None, _) => Due::Yes("its files are made by a step before".to_owned()),
             (_, _, Some(join)) => Due::Yes(format!("{} is to be loaded before", join.table)),
             (None, ..) => Due::Yes("it was not made by this job yet".to_owned()),
+            (Some(store), ..) if step.is_directory() => {
+                let todo = directory::todo(self.job, store, step)?;
+                match todo.due.first() {
+                    None => Due::No(todo.report()),
+                    Some((_, why)) => Due::Yes(format!(
+                        "{} of {} files are to be made; the first: {why}",
+                        todo.due.len(),
+                        todo.inputs.len()
+                    )),
+                }
+            }
             (Some(store), ..) => EnrichMemory::new(store, step, &joins, &inputs.paths)?
                 .due(store, self.job, name, step, &joins),
         };
@@ -339,7 +356,7 @@ impl Checker<'_> {
             let planned = self.outputs.iter().find(|(output, _)| *output == path);
             match planned {
                 Some((_, schema)) => session.register_empty(name, schema)?,
-                None if path.exists() && Session::can_read(&path) => {
+                None if path.exists() && (path.is_dir() || Session::can_read(&path)) => {
                     session.register_file(name, &path)?;
                 }
                 None => {}

@@ -73,13 +73,8 @@ impl Job {
     /// Refuses what contradicts itself.
     fn validate(&self) -> Result<()> {
         for (name, step) in &self.enrich.0 {
-            if let Some(rate) = step.max_miss_rate
-                && !(0.0..=1.0).contains(&rate)
-            {
-                return Err(Error::invalid(format!(
-                    "a rate is a number from 0 to 1: enrich=`{name}` max_miss_rate=`{rate}`"
-                )));
-            }
+            step.validate()
+                .map_err(|error| error.context(format!("enrich {name}")))?;
             if self
                 .dimension
                 .0

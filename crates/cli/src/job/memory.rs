@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     file::Job,
-    fingerprint::Fingerprint,
     step::{DimensionStep, EnrichStep},
 };
-use crate::report::Report;
+use crate::{fingerprint::Fingerprint, report::Report};
 
 /// What a dimension was loaded from. Remembered by the commit that loads it.
 #[derive(Debug, Deserialize, Serialize, PartialEq)]

@@ -9,7 +9,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use darner_engine::{Error, JoinSpec, Result};
+use darner_engine::{Error, Result};
 use glob::Pattern;
 
 use super::{
@@ -201,17 +201,6 @@ fn circle(steps: &[Step<'_>], waits_for: &[Vec<usize>], is_done: &[bool]) -> Str
     }
     let names: Vec<String> = path.iter().map(|&idx| steps[idx].to_string()).collect();
     names.join(" needs ")
-}
-
-impl EnrichStep {
-    /// Its joins.
-    pub(crate) fn joins(&self) -> Result<Vec<JoinSpec>> {
-        self.join
-            .to_vec()
-            .iter()
-            .map(|text| JoinSpec::parse(text))
-            .collect()
-    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,27 @@
 //! Does a job, step by step, and leaves out what is as it was.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use darner_engine::{Error, ErrorKind, LoadMode, LoadOptions, SinkOptions, load_table, open_all};
+use darner_engine::{Error, ErrorKind, LoadMode, LoadOptions, load_table, open_all};
 use darner_sql::{Session, SessionOptions};
 use darner_store::Store;
 use indicatif::HumanCount;
 
 use super::{
+    directory,
     file::Job,
     memory::{DimensionMemory, Due, EnrichMemory, encode},
     order::{Step, in_order, only},
-    step::{DimensionStep, EnrichStep, SummaryStep},
+    step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep},
 };
 use crate::{
     args::Output,
-    commands::enrich::{self, Done, Plan},
+    commands::enrich,
     context::{Context, close_store},
+    enrichment::{Done, Lineage, Plan, execute},
     error::{Failure, Result},
     files::{input_paths, known_types, print_rows},
     print,
@@ -89,7 +94,7 @@ fn open_session(context: &Context, job: &Job, store: &Arc<Store>) -> Result<Sess
         let path = job.path(&step.to);
         // An output that SQL cannot read can be made all the same, and one that was left out may not be there; a query
         // that names it says so.
-        if path.exists() && Session::can_read(&step.to) {
+        if path.exists() && (path.is_dir() || Session::can_read(&step.to)) {
             session.register_file(name, &path)?;
         }
     }
@@ -139,20 +144,25 @@ fn load(
 }
 
 /// What an enrichment of a job is to do.
-pub(super) fn plan(job: &Job, name: &str, step: &EnrichStep) -> Result<Plan> {
+pub(super) fn plan(job: &Job, name: &str, step: &EnrichStep, inputs: Vec<PathBuf>) -> Result<Plan> {
     Ok(Plan {
         name: name.to_owned(),
-        inputs: input_paths(&job.patterns(&step.from)?)?,
+        inputs,
         source_options: step.source_options()?,
         select: step.select.clone(),
         joins: step.joins()?,
+        filter: step.filter.clone(),
+        columns: step.columns.as_ref().map(OneOrMore::to_vec),
         as_of: None,
         encoding: step.encoding.into(),
         output: job.path(&step.to),
-        sink_options: SinkOptions::default(),
+        sink_options: step.sink_options()?,
         unmatched: step.unmatched.as_ref().map(|path| job.path(path)),
-        report: None,
-        max_miss_rate: step.max_miss_rate,
+        report: step.report.as_ref().map(|path| job.path(path)),
+        gates: step.gates(),
+        lineage: Lineage {
+            job: Some((job.file.clone(), name.to_owned())),
+        },
         is_profiled: false,
     })
 }
@@ -164,7 +174,13 @@ fn enrich(
     name: &str,
     step: &EnrichStep,
 ) -> Result<()> {
-    let plan = plan(job, name, step)?;
+    for output in step.outputs() {
+        make_parent(&job.path(output))?;
+    }
+    if step.is_directory() {
+        return directory::run(context, job, store, name, step);
+    }
+    let plan = plan(job, name, step, input_paths(&job.patterns(&step.from)?)?)?;
     let memory = EnrichMemory::new(store, step, &plan.joins, &plan.inputs)?;
     if let Due::No(report) = memory.due(store, job, name, step, &plan.joins) {
         print::note(
@@ -180,10 +196,7 @@ fn enrich(
         }
         return Ok(());
     }
-    for output in std::iter::once(&plan.output).chain(&plan.unmatched) {
-        make_parent(output)?;
-    }
-    let done: Done = enrich::execute(context, store, &plan)?;
+    let done: Done = execute(context, store, &plan)?;
     match enrich::say(context, &plan, &done) {
         // That nobody reads the report any more is no reason to leave the rest undone.
         Ok(()) | Err(Failure::ClosedPipe) => {}
