@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Threads to work with; all cores unless given.
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<std::num::NonZeroUsize>,
+    /// Refuse an enrichment whose dimensions would take more memory than this, such as 500MB or 2GiB.
+    #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(crate) memory_limit: Option<u64>,
     /// Print results and errors only.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
@@ -41,8 +44,17 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Do a job: load its dimensions, enrich its facts, answer its questions; only what changed is done again.
-    #[command(after_help = "Example:\n  darner run data/flights.toml")]
+    #[command(
+        after_help = "Examples:\n  darner run data/flights.toml\n  darner run job.toml --only airports --only flights\n  \
+                            darner run job.toml --set DAY=2026-11-20 --set enrich.flights.max_miss_rate=0.1"
+    )]
     Run(Run),
+    /// Say what a job would do and whether it can, and do nothing: files, columns, types, names, memory.
+    #[command(
+        after_help = "Problems go to standard error, one on a line; the exit code is not 0 if there are any.\n\n\
+                            Examples:\n  darner check data/flights.toml\n  darner check job.toml --only flights --json"
+    )]
+    Check(Run),
     /// Load files into a dimension table; creates the table.
     #[command(
         after_help = "Examples:\n  darner load airports airports.csv --key faa --null NA\n  \
@@ -51,10 +63,16 @@ pub(crate) enum Command {
     Load(Load),
     /// Enrich facts from dimension tables.
     #[command(
-        after_help = "JOIN: [left|inner|semi|anti] TABLE [as ALIAS] on FACT[=KEY][, ...] [select COL [as NAME], ...]\n\n\
+        after_help = "JOIN: [left|inner|semi|anti] TABLE [as ALIAS] on FACT[=KEY][, ...] [select COL [as NAME], ...]\n      \
+                            [on_miss null|drop|error|route|default COL=VALUE[, ...]]\n\
+                            FACT: a column, or trim(FACT), upper(FACT), lower(FACT), cast(FACT as TYPE)\n\n\
                             Examples:\n  darner enrich flights.parquet --with 'airlines on carrier' -o enriched.parquet\n  \
                             darner enrich flights.arrow --with 'airports as origin on origin = faa select name as origin_name' \
                             -o - --format csv\n  \
+                            darner enrich flights.arrow --with 'planes on upper(trim(tailnum)) on_miss route' \
+                            --unmatched unknown.parquet -o known.parquet\n  \
+                            darner enrich flights.arrow --with 'airlines on carrier' --where 'dep_delay > 60' \
+                            --column '*' --column 'dep_delay / 60.0 as hours' -o late.parquet\n  \
                             darner enrich flights.arrow --with 'airlines on carrier' --explain"
     )]
     Enrich(Enrich),
@@ -152,6 +170,12 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     /// The job file.
     pub(crate) job: PathBuf,
+    /// Only this step, and nothing that it depends on; may be given several times. KIND.NAME where names are not enough.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+    /// A variable of the job (${KEY} in its texts), or a field such as enrich.flights.to; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub(crate) set: Vec<(String, String)>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -200,9 +224,30 @@ pub(crate) struct Enrich {
     /// Fail, and leave no output, if a join misses a larger share of its keys than this.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) max_miss_rate: Option<f64>,
+    /// Fail, and leave no output, if it would have fewer rows than this.
+    #[arg(long, value_name = "N")]
+    pub(crate) min_rows: Option<u64>,
+    /// Fail, and do nothing, if a dimension table was not changed for longer than this, such as 7d or 12h.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) max_dimension_age: Option<Duration>,
+    /// Fail, and do nothing, if a dimension table has no rows.
+    #[arg(long)]
+    pub(crate) refuse_empty: bool,
+    /// Take only rows that meet a condition in SQL. One on fact columns alone is applied before the joins count.
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub(crate) filter: Option<String>,
+    /// A column that comes out, as in SELECT: *, a name, or 'price * quantity as amount'; may be given several times.
+    #[arg(long = "column", value_name = "EXPR [as NAME]")]
+    pub(crate) columns: Vec<String>,
     /// The dimension tables as they were: a version, or a time in UTC such as 2026-11-20 or '2026-11-20 13:00'.
     #[arg(long, value_name = "VERSION|TIME", value_parser = parse_as_of)]
     pub(crate) as_of: Option<AsOf>,
+    /// How the output is compressed; zstd for Parquet and not at all for Arrow IPC unless given.
+    #[arg(long, value_enum)]
+    pub(crate) compression: Option<Compression>,
+    /// Rows of a Parquet row group, at most.
+    #[arg(long, value_name = "N")]
+    pub(crate) row_group_rows: Option<std::num::NonZeroUsize>,
     /// The output's format; its name's extension unless given.
     #[arg(long, value_parser = parse_format)]
     pub(crate) format: Option<engine::Format>,
@@ -228,6 +273,12 @@ pub(crate) struct Input {
     /// The character between CSV fields.
     #[arg(long, value_name = "CHAR", value_parser = parse_delimiter)]
     pub(crate) delimiter: Option<u8>,
+    /// CSV has no line of column names; its columns are numbered: `column_1` and so on.
+    #[arg(long)]
+    pub(crate) no_header: bool,
+    /// The character around CSV fields that hold delimiters.
+    #[arg(long, value_name = "CHAR", value_parser = parse_delimiter)]
+    pub(crate) quote: Option<u8>,
     /// The type of a CSV or NDJSON column, such as zip=string or day=date.
     #[arg(long = "type", value_name = "COL=TYPE")]
     pub(crate) types: Vec<String>,
@@ -540,6 +591,33 @@ pub(crate) enum Encoding {
     Dictionary,
 }
 
+#[derive(Clone, Copy, Debug, serde::Deserialize, serde::Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Compression {
+    /// Not at all.
+    None,
+    /// LZ4: Arrow IPC, Parquet.
+    Lz4,
+    /// Zstandard: all formats.
+    Zstd,
+    /// Snappy: Parquet.
+    Snappy,
+    /// Gzip: Parquet, CSV, TSV, NDJSON.
+    Gzip,
+}
+
+impl From<Compression> for engine::Compression {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::Uncompressed,
+            Compression::Lz4 => Self::Lz4,
+            Compression::Zstd => Self::Zstd,
+            Compression::Snappy => Self::Snappy,
+            Compression::Gzip => Self::Gzip,
+        }
+    }
+}
+
 impl From<Encoding> for engine::Encoding {
     fn from(encoding: Encoding) -> Self {
         match encoding {
@@ -575,4 +653,41 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate) if (0.0..=1.0).contains(&rate) => Ok(rate),
         _ => Err("a rate is a number from 0 to 1".to_owned()),
     }
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("a setting is KEY=VALUE".to_owned()),
+    }
+}
+
+/// Reads a number of bytes such as `2GiB`, `500MB`, `64k` or `1000`.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 11] = [
+        ("", 1),
+        ("b", 1),
+        ("k", 1 << 10),
+        ("kb", 1_000),
+        ("kib", 1 << 10),
+        ("m", 1 << 20),
+        ("mb", 1_000_000),
+        ("mib", 1 << 20),
+        ("g", 1 << 30),
+        ("gb", 1_000_000_000),
+        ("gib", 1 << 30),
+    ];
+    let wrong = || "a number of bytes is written as 2GiB, 500MB or 1000000".to_owned();
+    let text = text.trim();
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let unit = unit.trim().to_ascii_lowercase();
+    let factor = UNITS.iter().find(|(name, _)| *name == unit);
+    let (_, factor) = factor.ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(*factor).ok_or_else(wrong)
 }

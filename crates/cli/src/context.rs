@@ -2,11 +2,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use darner_engine::{Control, Error, ErrorKind};
 use darner_store::{AsOf, Store, StoreOptions, TableSnapshot};
+use indicatif::HumanBytes;
 
 use crate::{args::Args, error::Result, print, progress::Bar};
 
@@ -16,6 +20,8 @@ pub(crate) struct Context {
     pub(crate) num_threads: usize,
     pub(crate) quiet: bool,
     pub(crate) json: bool,
+    /// The most bytes that the dimensions of an enrichment may take.
+    pub(crate) memory_limit: Option<u64>,
     cancel: Arc<AtomicBool>,
 }
 
@@ -33,6 +39,7 @@ impl Context {
             num_threads: rayon::current_num_threads(),
             quiet: args.quiet,
             json: args.json,
+            memory_limit: args.memory_limit,
             cancel,
         })
     }
@@ -44,6 +51,7 @@ impl Context {
             num_threads: self.num_threads,
             quiet: self.quiet,
             json: self.json,
+            memory_limit: self.memory_limit,
             cancel: Arc::clone(&self.cancel),
         }
     }
@@ -91,6 +99,39 @@ impl Context {
         &self.cancel
     }
 
+    /// Fails once a signal has asked to stop.
+    pub(crate) fn check_cancel(&self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Cancelled, "interrupted").into());
+        }
+        Ok(())
+    }
+
+    /// Refuses dimensions that would take more memory than allowed, before any is read.
+    pub(crate) fn check_memory(&self, tables: &[&TableSnapshot]) -> Result<()> {
+        let Some(limit) = self.memory_limit else {
+            return Ok(());
+        };
+        let sizes = tables.iter().map(|table| dimension_bytes(table));
+        let sum: u64 = sizes.clone().sum();
+        if sum <= limit {
+            return Ok(());
+        }
+        let each = tables.iter().zip(sizes);
+        let each = each.map(|(table, size)| format!("{} {}", table.name(), HumanBytes(size)));
+        Err(Error::new(
+            ErrorKind::Resource,
+            format!(
+                "the dimensions would take about {} of memory, more than the {} of --memory-limit: {}; allow more, or \
+                 join them one after the other",
+                HumanBytes(sum),
+                HumanBytes(limit),
+                each.collect::<Vec<_>>().join(", ")
+            ),
+        )
+        .into())
+    }
+
     /// Stops long work on a signal, and shows on a terminal how far it has come.
     pub(crate) fn control(&self, what: &str) -> (Control, Bar) {
         let bar = Bar::new(what, self.quiet);
@@ -100,6 +141,14 @@ impl Context {
             .with_watch(move |progress| watch.update(progress));
         (control, bar)
     }
+}
+
+/// Bytes of the index per row of a dimension: those of a hash index, which no other passes by much.
+pub(crate) const INDEX_ROW_BYTES: u64 = 24;
+
+/// About what a table takes in memory as a dimension: its pages and an index. Joins that select columns take less.
+pub(crate) fn dimension_bytes(table: &TableSnapshot) -> u64 {
+    table.num_bytes() + table.num_stored_rows() * INDEX_ROW_BYTES
 }
 
 /// A table as it is, or as it was.

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use darner_engine::{Error, PIECES_PER_WORKER, Source, StarJoin};
+use darner_engine::{Enrichment, Error, PIECES_PER_WORKER, Source};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 
 use crate::{
-    commands::enrich::Plan,
     context::Context,
+    enrichment::Plan,
     error::Result,
     report::{kind, on},
 };
@@ -60,9 +60,10 @@ impl Explained {
         plan: &Plan,
         output: Option<&Path>,
         source: &dyn Source,
-        join: &StarJoin,
+        enrichment: &Enrichment,
     ) -> Self {
-        let joins: Vec<ExplainedJoin> = join
+        let joins: Vec<ExplainedJoin> = enrichment
+            .join()
             .plan()
             .into_iter()
             .map(|join| {
@@ -100,7 +101,7 @@ impl Explained {
             memory_bytes: joins.iter().map(|join| join.memory_bytes).sum(),
             joins,
             output: output.map(|path| path.display().to_string()),
-            output_columns: join.output_schema().fields().len(),
+            output_columns: enrichment.output_schema().fields().len(),
             threads: context.num_threads,
         }
     }

@@ -31,8 +31,12 @@ pub(crate) fn source_options(input: &Input) -> Result<SourceOptions> {
     options.format = input.format_in;
     options.csv = CsvOptions {
         delimiter: input.delimiter,
+        has_header: !input.no_header,
         ..CsvOptions::default()
     };
+    if let Some(quote) = input.quote {
+        options.csv.quote = quote;
+    }
     options.csv.null_text.extend(input.null.iter().cloned());
     for declared in &input.types {
         let (column, data_type) = declared.split_once('=').ok_or_else(|| {

@@ -22,6 +22,11 @@ pub(crate) fn failure(failure: &Failure) {
     }
 }
 
+/// Says of one of several things that are wrong.
+pub(crate) fn problem(error: &Error) {
+    eprintln!("darner: {}", with_causes(error));
+}
+
 /// An error and its causes on one line. A cause that the text before has told already is left out.
 pub(crate) fn with_causes(error: &Error) -> String {
     let mut text = printable(error.message(), true);

@@ -1,22 +1,32 @@
 //! What an enrichment has done, for people and for programs.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use darner_engine::{EnrichReport, Error, JoinKind, JoinReport, JoinSpec};
+use darner_engine::{EnrichReport, Error, JoinKind, JoinReport, JoinSpec, Normalize};
 use indicatif::HumanCount;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Failure, Result};
+use crate::error::Result;
 
 /// Missing keys that a report shows, and that it keeps.
 const KEYS_SHOWN: usize = 4;
 const KEYS_KEPT: usize = 20;
 
 /// A report as it is stored and written.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default)]
 pub(crate) struct Report {
     pub(crate) rows_read: u64,
     pub(crate) rows_written: u64,
+    /// Files read, and the bytes of their rows as stored.
+    pub(crate) inputs: Vec<String>,
+    pub(crate) bytes_read: u64,
+    /// 0 in a report that is written before the output is.
+    pub(crate) bytes_written: u64,
+    pub(crate) unmatched_rows: u64,
+    /// What the dimensions took in memory.
+    pub(crate) dimensions_bytes: u64,
+    pub(crate) seconds: f64,
     pub(crate) joins: Vec<JoinLine>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) profile: Option<Times>,
@@ -156,8 +166,14 @@ pub(crate) struct JoinLine {
     pub(crate) name: String,
     pub(crate) table: String,
     pub(crate) version: u64,
+    /// When that version was committed, in UTC.
+    #[serde(default)]
+    pub(crate) committed: String,
     pub(crate) kind: String,
     pub(crate) on: String,
+    /// What becomes of missed rows.
+    #[serde(default)]
+    pub(crate) on_miss: String,
     pub(crate) dimension_rows: usize,
     pub(crate) index: String,
     pub(crate) rows: u64,
@@ -176,8 +192,9 @@ impl From<&EnrichReport> for Report {
         Self {
             rows_read: report.num_rows_in,
             rows_written: report.num_rows_out,
+            bytes_read: report.num_bytes_in,
             joins: report.joins.iter().map(JoinLine::from).collect(),
-            profile: None,
+            ..Self::default()
         }
     }
 }
@@ -194,9 +211,16 @@ pub(crate) fn kind(spec: &JoinSpec) -> &'static str {
 
 /// The columns that a join compares, as they are written.
 pub(crate) fn on(spec: &JoinSpec) -> String {
-    let on = spec.on.iter().map(|on| match &on.key {
-        Some(key) if *key != on.fact => format!("{} = {key}", on.fact),
-        _ => on.fact.clone(),
+    let on = spec.on.iter().enumerate().map(|(place, on)| {
+        let steps = spec.normalize.get(place).into_iter().flatten();
+        let fact = steps.fold(on.fact.clone(), |fact, step| match step {
+            Normalize::Cast(data_type) => format!("cast({fact} as {data_type})"),
+            step => format!("{step}({fact})"),
+        });
+        match &on.key {
+            Some(key) if *key != fact => format!("{fact} = {key}"),
+            _ => fact,
+        }
     });
     on.collect::<Vec<_>>().join(", ")
 }
@@ -208,8 +232,10 @@ impl From<&JoinReport> for JoinLine {
             name: join.spec.alias().to_owned(),
             table: join.spec.table.clone(),
             version: join.version,
+            committed: String::new(),
             kind: kind(&join.spec).to_owned(),
             on: on(&join.spec),
+            on_miss: join.spec.on_miss.to_string(),
             dimension_rows: join.num_dimension_rows,
             index: join.layout.clone(),
             rows: join.counters.num_rows,
@@ -227,18 +253,20 @@ impl From<&JoinReport> for JoinLine {
 impl Report {
     /// The joins, one line each, under a line of headings.
     pub(crate) fn lines(&self) -> Vec<String> {
-        const HEADINGS: [&str; 6] = [
+        const HEADINGS: [&str; 7] = [
             "join",
             "on",
             "matched",
             "missed",
             "null keys",
+            "rate",
             "top missing keys",
         ];
         let mut rows = vec![HEADINGS.map(str::to_owned)];
         rows.extend(self.joins.iter().map(|join| {
             let name = match join.kind.as_str() {
-                "left" => join.name.clone(),
+                "left" if ["", "null"].contains(&join.on_miss.as_str()) => join.name.clone(),
+                "left" => format!("{} ({})", join.name, join.on_miss),
                 kind => format!("{kind} {}", join.name),
             };
             [
@@ -247,6 +275,7 @@ impl Report {
                 HumanCount(join.matched).to_string(),
                 HumanCount(join.missed).to_string(),
                 HumanCount(join.null_keys).to_string(),
+                join.rate_text(),
                 join.top_text(),
             ]
         }));
@@ -260,39 +289,37 @@ impl Report {
             .collect();
         rows.iter()
             .map(|row| {
-                let [name, on, matched, missed, null_keys, top] = row;
+                let [name, on, matched, missed, null_keys, rate, top] = row;
                 let line = format!(
-                    "  {name:w0$}  {on:w1$}  {matched:>w2$}  {missed:>w3$}  {null_keys:>w4$}  {top}",
+                    "  {name:w0$}  {on:w1$}  {matched:>w2$}  {missed:>w3$}  {null_keys:>w4$}  {rate:>w5$}  {top}",
                     w0 = widths[0],
                     w1 = widths[1],
                     w2 = widths[2],
                     w3 = widths[3],
                     w4 = widths[4],
+                    w5 = widths[5],
                 );
                 line.trim_end().to_owned()
             })
             .collect()
     }
 
-    /// Fails if a join has missed a larger share of its keys than allowed.
-    pub(crate) fn check_miss_rate(&self, max_miss_rate: Option<f64>, output: &Path) -> Result<()> {
-        let Some(max) = max_miss_rate else {
-            return Ok(());
-        };
-        // Of an anti join the misses are what was asked for.
-        let mut gated = self.joins.iter().filter(|join| join.kind != "anti");
-        match gated.find(|join| join.miss_rate > max) {
-            None => Ok(()),
-            Some(join) => Err(Failure::Gate(format!(
-                "{}: {:.4} of the keys are missing, more than the {max} allowed ({} of {} rows; {}); {} was not \
-                 written",
-                join.name,
-                join.miss_rate,
-                HumanCount(join.missed),
-                HumanCount(join.matched + join.missed),
-                join.top_text(),
-                output.display()
-            ))),
+    /// Adds what was done with another input by the same joins.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.rows_read += other.rows_read;
+        self.rows_written += other.rows_written;
+        self.inputs.extend(other.inputs.iter().cloned());
+        self.bytes_read += other.bytes_read;
+        self.bytes_written += other.bytes_written;
+        self.unmatched_rows += other.unmatched_rows;
+        self.dimensions_bytes = self.dimensions_bytes.max(other.dimensions_bytes);
+        self.seconds += other.seconds;
+        if self.joins.is_empty() {
+            self.joins.clone_from(&other.joins);
+            return;
+        }
+        for (join, other) in self.joins.iter_mut().zip(&other.joins) {
+            join.add(other);
         }
     }
 
@@ -306,7 +333,56 @@ impl Report {
 }
 
 impl JoinLine {
-    fn top_text(&self) -> String {
+    fn add(&mut self, other: &Self) {
+        self.version = self.version.max(other.version);
+        self.dimension_rows = self.dimension_rows.max(other.dimension_rows);
+        self.rows += other.rows;
+        self.matched += other.matched;
+        self.missed += other.missed;
+        self.null_keys += other.null_keys;
+        self.miss_rate = share(self.missed, self.matched + self.missed);
+        // Keys that a report did not keep may be the same as those of another.
+        let is_whole = |join: &Self| join.missing_keys == join.top_missing_keys.len();
+        self.missing_keys_are_more |= other.missing_keys_are_more;
+        let were_whole = is_whole(self) && is_whole(other);
+        for (key, rows) in &other.top_missing_keys {
+            match self
+                .top_missing_keys
+                .iter_mut()
+                .find(|known| known.0 == *key)
+            {
+                Some(known) => known.1 += rows,
+                None => self.top_missing_keys.push((key.clone(), *rows)),
+            }
+        }
+        self.top_missing_keys
+            .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        self.missing_keys = if were_whole {
+            self.top_missing_keys.len()
+        } else {
+            self.missing_keys_are_more = true;
+            let known = self.missing_keys.max(other.missing_keys);
+            known.max(self.top_missing_keys.len())
+        };
+        self.top_missing_keys.truncate(KEYS_KEPT);
+    }
+
+    /// The share of the keys that were found; `-` if there were none.
+    fn rate_text(&self) -> String {
+        if self.matched + self.missed == 0 {
+            return "-".to_owned();
+        }
+        let percent = (1.0 - self.miss_rate) * 100.0;
+        // Not 100 % while something is missing.
+        let shown = if self.missed > 0 {
+            percent.min(99.99)
+        } else {
+            percent
+        };
+        format!("{shown:.2} %")
+    }
+
+    pub(crate) fn top_text(&self) -> String {
         let shown = self.top_missing_keys.iter().take(KEYS_SHOWN);
         let text = shown
             .map(|(key, rows)| format!("{} {}", quote(key), HumanCount(*rows)))
@@ -323,6 +399,17 @@ impl JoinLine {
         }
         text
     }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rate needs no more than 52 bits"
+)]
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        return 0.0;
+    }
+    part as f64 / whole as f64
 }
 
 /// Shows a key that is empty or holds odd characters as what it is, and one of several parts as one.

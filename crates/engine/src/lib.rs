@@ -25,15 +25,19 @@ pub use self::{
     index::{BUILD_ROWS_MAX, Layout, LayoutKind, NO_MATCH},
     join::{
         Collect, ColumnPlan, Encoding, JoinCounters, JoinKind, JoinPlan, JoinSpec, JoinTimes,
-        Joined, MISSING_KEYS_MAX, MissingKey, MissingKeys, OnColumn, OnMiss, Scratch, SelectColumn,
-        StarJoin,
+        Joined, MISSING_KEYS_MAX, MissingKey, MissingKeys, Normalize, OnColumn, OnMiss, Scratch,
+        SelectColumn, StarJoin,
     },
     key::{KeyPlan, check_key_field},
     load::{LoadMode, LoadOptions, LoadReport, load_dimension, load_table},
     pipeline::{
-        Control, EnrichReport, Enrichment, JoinReport, PIECES_PER_WORKER, Profile, Progress, Sinks,
+        BatchMap, Control, EnrichReport, Enrichment, JoinReport, PIECES_PER_WORKER, Profile,
+        Progress, Sinks,
     },
-    sink::{Compression, Sink, SinkOptions, Written, check_output, create, to_writer, write_file},
+    sink::{
+        Compression, Sealed, Sink, SinkOptions, Written, check_output, create, to_writer,
+        write_file,
+    },
     source::{
         CsvOptions, Format, Piece, Source, SourceOptions, Sources, expand, from_reader, open,
         open_all, parse_data_type,

@@ -6,6 +6,7 @@ mod catalog;
 mod copy;
 mod create;
 mod error;
+mod expressions;
 mod files;
 mod functions;
 mod guard;
@@ -28,6 +29,7 @@ mod write;
 pub use self::{
     catalog::{SCHEMA, StoreCatalog, register},
     create::{execute, sql, statement_to_plan},
+    expressions::Expressions,
     guard::Needs,
     options::DarnerOptions,
     plan::{Answer, Plan, QueryStream},

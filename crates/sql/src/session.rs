@@ -11,6 +11,7 @@ use darner_store::Store;
 use datafusion::{
     catalog::DynamicFileCatalog,
     common::TableReference,
+    datasource::empty::EmptyTable,
     execution::runtime_env::RuntimeEnvBuilder,
     prelude::{SessionConfig, SessionContext},
 };
@@ -144,6 +145,18 @@ impl Session {
                 .map(drop)
                 .map_err(|error| from_datafusion(error).context(text))
         })
+    }
+
+    /// Makes a table without rows known, so that statements can be planned on what is not there yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](darner_engine::ErrorKind::Invalid) if the name is taken.
+    pub fn register_empty(&self, name: &str, schema: &SchemaRef) -> Result<()> {
+        let table = Arc::new(EmptyTable::new(Arc::clone(schema)));
+        self.context
+            .register_table(TableReference::bare(name), table)
+            .map(drop)
+            .map_err(from_datafusion)
     }
 
     /// Splits a text into its statements, at semicolons.

@@ -24,6 +24,7 @@ use crate::{args::Command, context::Context, error::Result};
 pub(crate) fn run(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(context, &args),
+        Command::Check(args) => run::check(context, &args),
         Command::Load(args) => load::run(context, &args),
         Command::Enrich(args) => enrich::run(context, &args),
         Command::Get(args) => get::run(context, &args),

@@ -1,7 +1,15 @@
 //! Jobs: what a job file says, and what of it was done before.
 
+mod check;
+mod directory;
 mod file;
-mod fingerprint;
+mod manifest;
+mod memory;
+mod names;
+mod order;
+mod split;
+mod step;
 mod steps;
+mod variables;
 
-pub(crate) use self::{file::Job, steps::run};
+pub(crate) use self::{check::check, file::Job, steps::run};

@@ -1,82 +1,53 @@
 //! Does a job, step by step, and leaves out what is as it was.
-//!
-//! What a step was made from is remembered in the store, as a watermark `run/KIND/NAME`: the step as the job file has
-//! it, the fingerprints of its files and the versions of its tables. A step whose memory still holds is not done
-//! again. A dimension is remembered by the commit that loads it. An output is remembered after it was written, so that
-//! a killed run does that step once more, never not at all.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use darner_engine::{Error, JoinSpec, LoadMode, LoadOptions, SinkOptions, load_table, open_all};
+use darner_engine::{Error, ErrorKind, LoadMode, LoadOptions, load_table, open_all};
 use darner_sql::{Session, SessionOptions};
 use darner_store::Store;
 use indicatif::HumanCount;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    file::{DimensionStep, EnrichStep, Job, SummaryStep},
-    fingerprint::Fingerprint,
+    directory,
+    file::Job,
+    memory::{DimensionMemory, Due, EnrichMemory, encode},
+    order::{Step, in_order, only},
+    step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep},
 };
 use crate::{
     args::Output,
-    commands::enrich::{self, Done, Plan},
+    commands::enrich,
     context::{Context, close_store},
+    enrichment::{Done, Lineage, Plan, execute},
     error::{Failure, Result},
     files::{input_paths, known_types, print_rows},
     print,
-    report::Report,
 };
 
-/// What a dimension was loaded from.
-#[derive(Debug, Deserialize, Serialize, PartialEq)]
-struct DimensionMemory {
-    step: serde_json::Value,
-    inputs: Vec<Fingerprint>,
-}
-
-/// What an output was made from, and what was said about it.
-#[derive(Debug, Deserialize, Serialize, PartialEq)]
-struct EnrichMemory {
-    step: serde_json::Value,
-    inputs: Vec<Fingerprint>,
-    /// The versions of the joined tables, in order.
-    versions: Vec<u64>,
-    outputs: Vec<Fingerprint>,
-    report: Report,
-}
-
-/// Does a job.
-pub(crate) fn run(context: &Context, job: &Job) -> Result<()> {
+/// Does a job, or those of its steps that are named.
+pub(crate) fn run(context: &Context, job: &Job, names: &[String]) -> Result<()> {
+    let steps = only(in_order(job)?, names)?;
     let context = &context.with_store(&job.path(&job.store));
     let store = Arc::new(context.open_store()?);
-    for (name, step) in &job.dimension.0 {
-        load(context, job, &store, name, step)
-            .map_err(|failure| in_step("dimension", name, failure))?;
-    }
-    for (name, step) in &job.enrich.0 {
-        enrich(context, job, &store, name, step)
-            .map_err(|failure| in_step("enrich", name, failure))?;
-    }
-    if !job.summary.0.is_empty() {
-        // Who wrote the job wrote the question; the answer goes to the terminal, not into files or tables.
-        let mut options = SessionOptions::default();
-        options.num_threads = context.num_threads;
-        options.allow_files = true;
-        options.write_remedy = "a summary only reads".into();
-        options.cancel = Some(Arc::clone(context.cancel()));
-        let session = Session::with_options(options)?;
-        session.register_store(Arc::clone(&store));
-        for (name, step) in &job.enrich.0 {
-            // An output that SQL cannot read can be made all the same; a query that names it says so.
-            if Session::can_read(&step.to) {
-                session.register_file(name, &job.path(&step.to))?;
+    let mut session = None;
+    for (num_done, step) in steps.iter().enumerate() {
+        let done = match step {
+            Step::Dimension(name, dimension) => load(context, job, &store, name, dimension),
+            Step::Enrich(name, enrichment) => enrich(context, job, &store, name, enrichment),
+            Step::Summary(name, summary) => {
+                let session = match &mut session {
+                    Some(session) => session,
+                    none => none.insert(open_session(context, job, &store)?),
+                };
+                summarise(context, session, name, summary)
             }
-        }
-        for (name, step) in &job.summary.0 {
-            summarise(context, &session, name, step)
-                .map_err(|failure| in_step("summary", name, failure))?;
-        }
+        };
+        done.map_err(|failure| in_step(context, &steps, num_done, failure))?;
     }
+    drop(session);
     // The session that shared it is gone.
     if let Some(store) = Arc::into_inner(store) {
         close_store(store);
@@ -84,11 +55,50 @@ pub(crate) fn run(context: &Context, job: &Job) -> Result<()> {
     Ok(())
 }
 
-fn in_step(kind: &str, name: &str, failure: Failure) -> Failure {
-    match failure {
-        Failure::Error(error) => Failure::Error(error.context(format!("{kind} {name}"))),
-        other => other,
+/// A failure with the step that it happened in, and what is done already.
+fn in_step(context: &Context, steps: &[Step<'_>], num_done: usize, failure: Failure) -> Failure {
+    let step = &steps[num_done];
+    if num_done > 0 && !matches!(failure, Failure::ClosedPipe) {
+        let done: Vec<&str> = steps[..num_done].iter().map(Step::name).collect();
+        print::note(
+            context,
+            format_args!(
+                "done before that, and not to be done again: {}",
+                done.join(", ")
+            ),
+        );
     }
+    match failure {
+        Failure::Error(error) if error.kind() == ErrorKind::Cancelled => {
+            Failure::Error(error.context(format!(
+                "{step} is not done, and what it was to write is as it was"
+            )))
+        }
+        Failure::Error(error) => Failure::Error(error.context(step)),
+        Failure::Gate(message) => Failure::Gate(format!("{step}: {message}")),
+        other @ Failure::ClosedPipe => other,
+    }
+}
+
+/// A place for the questions of a job.
+fn open_session(context: &Context, job: &Job, store: &Arc<Store>) -> Result<Session> {
+    // Who wrote the job wrote the question; the answer goes to the terminal, not into files or tables.
+    let mut options = SessionOptions::default();
+    options.num_threads = context.num_threads;
+    options.allow_files = true;
+    options.write_remedy = "a summary only reads".into();
+    options.cancel = Some(Arc::clone(context.cancel()));
+    let session = Session::with_options(options)?;
+    session.register_store(Arc::clone(store));
+    for (name, step) in &job.enrich.0 {
+        let path = job.path(&step.to);
+        // An output that SQL cannot read can be made all the same, and one that was left out may not be there; a query
+        // that names it says so.
+        if path.exists() && (path.is_dir() || Session::can_read(&step.to)) {
+            session.register_file(name, &path)?;
+        }
+    }
+    Ok(session)
 }
 
 fn load(
@@ -99,21 +109,8 @@ fn load(
     step: &DimensionStep,
 ) -> Result<()> {
     let paths = input_paths(&job.patterns(&step.from)?)?;
-    let memory_name = format!("run/dimension/{name}");
-    let memory = DimensionMemory {
-        step: as_json(step)?,
-        inputs: Fingerprint::of_all(&paths)?,
-    };
-    // Remembered by the commit that loaded the table: any later change of it is noticed.
-    let changed = store.table(name).ok().map(|table| table.version());
-    if changed.is_some()
-        && changed
-            == store
-                .watermark(&memory_name)
-                .map(|watermark| watermark.version)
-        && recall(store, &memory_name).as_ref() == Some(&memory)
-    {
-        let version = changed.unwrap_or_default();
+    let memory = DimensionMemory::new(step, &paths)?;
+    if let Due::No(version) = memory.due(store, name) {
         print::note(
             context,
             format_args!("{name}: unchanged since version {version}"),
@@ -131,7 +128,7 @@ fn load(
         key: Some(step.key.to_vec()),
         mode,
         on_duplicate: step.on_duplicate.into(),
-        watermark: Some((memory_name, encode(&memory)?)),
+        watermark: Some((DimensionMemory::name(name), encode(&memory)?)),
     };
     let report = load_table(store, name, &mut *source, &options, &control)?;
     let seconds = bar.finish();
@@ -146,6 +143,30 @@ fn load(
     Ok(())
 }
 
+/// What an enrichment of a job is to do.
+pub(super) fn plan(job: &Job, name: &str, step: &EnrichStep, inputs: Vec<PathBuf>) -> Result<Plan> {
+    Ok(Plan {
+        name: name.to_owned(),
+        inputs,
+        source_options: step.source_options()?,
+        select: step.select.clone(),
+        joins: step.joins()?,
+        filter: step.filter.clone(),
+        columns: step.columns.as_ref().map(OneOrMore::to_vec),
+        as_of: None,
+        encoding: step.encoding.into(),
+        output: job.path(&step.to),
+        sink_options: step.sink_options()?,
+        unmatched: step.unmatched.as_ref().map(|path| job.path(path)),
+        report: step.report.as_ref().map(|path| job.path(path)),
+        gates: step.gates(),
+        lineage: Lineage {
+            job: Some((job.file.clone(), name.to_owned())),
+        },
+        is_profiled: false,
+    })
+}
+
 fn enrich(
     context: &Context,
     job: &Job,
@@ -153,75 +174,35 @@ fn enrich(
     name: &str,
     step: &EnrichStep,
 ) -> Result<()> {
-    let joins: Vec<JoinSpec> = step
-        .join
-        .to_vec()
-        .iter()
-        .map(|text| JoinSpec::parse(text))
-        .collect::<Result<_, _>>()?;
-    let versions = joins
-        .iter()
-        .map(|join| Ok(store.table(&join.table)?.version().number))
-        .collect::<Result<Vec<u64>>>()?;
-    let plan = Plan {
-        name: name.to_owned(),
-        inputs: input_paths(&job.patterns(&step.from)?)?,
-        source_options: step.source_options()?,
-        select: step.select.clone(),
-        joins,
-        as_of: None,
-        encoding: step.encoding.into(),
-        output: job.path(&step.to),
-        sink_options: SinkOptions::default(),
-        unmatched: step.unmatched.as_ref().map(|path| job.path(path)),
-        report: None,
-        max_miss_rate: step.max_miss_rate,
-        is_profiled: false,
-    };
-    for output in std::iter::once(&plan.output).chain(&plan.unmatched) {
-        make_parent(output)?;
+    for output in step.outputs() {
+        make_parent(&job.path(output))?;
     }
-    let (step, inputs) = (as_json(step)?, Fingerprint::of_all(&plan.inputs)?);
-    let memory_name = format!("run/enrich/{name}");
-    let outputs = || {
-        std::iter::once(&plan.output)
-            .chain(&plan.unmatched)
-            .map(|path| Fingerprint::of(path))
-            .collect::<Result<Vec<_>, Error>>()
-    };
-    if let Some(memory) = recall::<EnrichMemory>(store, &memory_name)
-        && memory.step == step
-        && memory.inputs == inputs
-        && memory.versions == versions
-        && outputs().is_ok_and(|outputs| outputs == memory.outputs)
-    {
+    if step.is_directory() {
+        return directory::run(context, job, store, name, step);
+    }
+    let plan = plan(job, name, step, input_paths(&job.patterns(&step.from)?)?)?;
+    let memory = EnrichMemory::new(store, step, &plan.joins, &plan.inputs)?;
+    if let Due::No(report) = memory.due(store, job, name, step, &plan.joins) {
         print::note(
             context,
             format_args!(
                 "{name}: unchanged, {} rows in {}",
-                HumanCount(memory.report.rows_written),
+                HumanCount(report.rows_written),
                 plan.output.display()
             ),
         );
-        for line in memory.report.lines() {
+        for line in report.lines() {
             print::note(context, line);
         }
         return Ok(());
     }
-    let done: Done = enrich::execute(context, store, &plan)?;
+    let done: Done = execute(context, store, &plan)?;
     match enrich::say(context, &plan, &done) {
         // That nobody reads the report any more is no reason to leave the rest undone.
         Ok(()) | Err(Failure::ClosedPipe) => {}
         Err(failure) => return Err(failure),
     }
-    let memory = EnrichMemory {
-        step,
-        inputs,
-        versions,
-        outputs: outputs()?,
-        report: done.report,
-    };
-    remember(store, &memory_name, &memory)
+    Ok(memory.remember(store, job, name, step, done.report)?)
 }
 
 fn summarise(context: &Context, session: &Session, name: &str, step: &SummaryStep) -> Result<()> {
@@ -236,7 +217,7 @@ fn summarise(context: &Context, session: &Session, name: &str, step: &SummarySte
 }
 
 /// Makes the directory of an output, so that a job runs on a fresh checkout.
-fn make_parent(path: &std::path::Path) -> Result<()> {
+fn make_parent(path: &Path) -> Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|error| {
             Error::io(
@@ -245,33 +226,5 @@ fn make_parent(path: &std::path::Path) -> Result<()> {
             )
         })?;
     }
-    Ok(())
-}
-
-fn as_json(step: &impl Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(step).map_err(|error| {
-        Error::internal("step cannot be encoded")
-            .with_source(error)
-            .into()
-    })
-}
-
-/// What was remembered; nothing if it was written by another version of this program.
-fn recall<T: DeserializeOwned>(store: &Store, name: &str) -> Option<T> {
-    serde_json::from_slice(&store.watermark(name)?.value).ok()
-}
-
-fn encode(memory: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(memory).map_err(|error| {
-        Error::internal("memory cannot be encoded")
-            .with_source(error)
-            .into()
-    })
-}
-
-fn remember(store: &Store, name: &str, memory: &impl Serialize) -> Result<()> {
-    let mut transaction = store.begin()?;
-    transaction.set_watermark(name, &encode(memory)?)?;
-    transaction.commit()?;
     Ok(())
 }

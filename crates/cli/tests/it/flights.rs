@@ -38,14 +38,14 @@ fn the_job_gives_duckdbs_answers_and_redoes_only_what_changed() {
         "{}",
         run.stderr
     );
-    assert_eq!(line("airlines  "), "airlines carrier 336,776 0 0");
+    assert_eq!(line("airlines  "), "airlines carrier 336,776 0 0 100.00 %");
     assert_eq!(
         line("origin_airport"),
-        "origin_airport origin = faa 336,776 0 0"
+        "origin_airport origin = faa 336,776 0 0 100.00 %"
     );
     assert_eq!(
         line("dest_airport"),
-        "dest_airport dest = faa 329,174 7,602 0 SJU 5,819, BQN 896, STT 522, PSE 365"
+        "dest_airport dest = faa 329,174 7,602 0 97.74 % SJU 5,819, BQN 896, STT 522, PSE 365"
     );
     let planes = line("planes  ");
     assert!(

@@ -30,5 +30,14 @@ mod crash;
 /// The job on real data: its answers are DuckDB's.
 mod flights;
 
+/// What a job does, in which order, and what it says before.
+mod jobs;
+
+/// Jobs whose output is a directory: resumed, skipped, split.
+mod directory;
+
+/// What becomes of keys and misses, and what must hold of an output.
+mod contract;
+
 /// Wrong use: one clear message, the right exit code, nothing left behind.
 mod misuse;

@@ -53,6 +53,11 @@ impl Matches {
         self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
     }
 
+    /// Says which keys are null, where that is not what the probe saw.
+    pub(crate) fn set_nulls(&mut self, nulls: Option<NullBuffer>) {
+        self.nulls = nulls;
+    }
+
     pub(super) fn count(&mut self) {
         self.num_matched = self
             .build_idx

@@ -2,6 +2,7 @@
 
 mod counters;
 mod missing;
+mod normalize;
 mod output;
 mod parse;
 mod spec;
@@ -9,6 +10,7 @@ mod star;
 
 pub use self::counters::JoinCounters;
 pub use self::missing::{MISSING_KEYS_MAX, MissingKey, MissingKeys};
+pub use self::normalize::Normalize;
 pub use self::output::{ColumnPlan, Encoding, JoinPlan};
 pub use self::spec::{JoinKind, JoinSpec, OnColumn, OnMiss, SelectColumn};
 pub use self::star::{Collect, JoinTimes, Joined, Scratch, StarJoin};

@@ -5,11 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, DictionaryArray, Int32Array,
+    ArrayRef, BooleanArray, DictionaryArray, Int32Array, Scalar, StringArray,
     cast::AsArray,
     types::{Int32Type, UInt32Type},
 };
+use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, FieldRef};
+use arrow_select::zip::zip;
 
 use super::spec::{JoinKind, JoinSpec, OnMiss, SelectColumn};
 use crate::dimension::{Column, Pack, Wanted, column_index, too_large};
@@ -48,6 +50,8 @@ pub(super) struct OutputColumn {
     /// Its place in the dimension.
     pub(super) column: usize,
     form: OutputForm,
+    /// What missed rows have instead of null: an array of one value.
+    default: Option<ArrayRef>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +89,17 @@ pub(super) fn plan_columns(
     // Null keys leave nulls even where a miss drops the row or fails.
     let has_nulls = spec.kind == JoinKind::Left;
     debug_assert!(has_nulls || spec.on_miss == OnMiss::Null);
+    for (name, _) in &spec.defaults {
+        let is_known = |c: &SelectColumn| c.column == *name || c.name.as_ref() == Some(name);
+        if !select.iter().any(is_known) {
+            let names: Vec<&str> = select.iter().map(|c| c.column.as_str()).collect();
+            return Err(Error::invalid(format!(
+                "a default is for a column that the join does not add: column=`{name}` join=`{}` columns=`{}`",
+                spec.alias(),
+                names.join(", ")
+            )));
+        }
+    }
     select
         .iter()
         .map(|SelectColumn { column, name }| {
@@ -92,7 +107,23 @@ pub(super) fn plan_columns(
                 .map_err(|error| error.context(format_args!("join `{}`", spec.alias())))?;
             let name = output_name(spec.alias(), column, name.as_deref(), taken)?;
             let held = dimension.column(idx);
+            let default = spec
+                .defaults
+                .iter()
+                .find(|(named, _)| *named == name)
+                .or_else(|| spec.defaults.iter().find(|(named, _)| named == column));
+            let encoding = match encoding {
+                // The default is no value of the dimension's dictionary.
+                Encoding::Dictionary if default.is_some() => Encoding::Plain,
+                encoding => encoding,
+            };
             let (form, data_type) = output_form(held, encoding, dimension.num_rows());
+            let default = default
+                .map(|(_, text)| default_value(text, &data_type))
+                .transpose()
+                .map_err(|error| {
+                    error.context(format_args!("join `{}`: default of `{name}`", spec.alias()))
+                })?;
             if form == OutputForm::View {
                 // Now rather than at the first gather, which then takes no lock.
                 held.view_values()?;
@@ -103,7 +134,12 @@ pub(super) fn plan_columns(
                 .with_name(name)
                 .with_data_type(data_type)
                 .with_nullable(is_nullable);
-            Ok((OutputColumn { column: idx, form }, field))
+            let column = OutputColumn {
+                column: idx,
+                form,
+                default,
+            };
+            Ok((column, field))
         })
         .collect()
 }
@@ -194,7 +230,7 @@ impl PackedColumns {
     pub(super) fn plan(columns: &[OutputColumn], dimension: &Dimension) -> Result<Option<Self>> {
         let mut places = Vec::new();
         let mut held = Vec::new();
-        for (place, OutputColumn { column, form }) in columns.iter().enumerate() {
+        for (place, OutputColumn { column, form, .. }) in columns.iter().enumerate() {
             let column = dimension.column(*column);
             let values = match form {
                 OutputForm::Plain => column.values(),
@@ -283,7 +319,7 @@ pub(super) fn emit(
         }
     }
     let mut keyed: Option<ArrayRef> = None;
-    for (OutputColumn { column, form }, gathered) in columns.iter().zip(gathered) {
+    for (OutputColumn { column, form, .. }, gathered) in columns.iter().zip(gathered) {
         let column = dimension.column(*column);
         out.push(match (form, gathered) {
             (OutputForm::Plain, Some(gathered)) => column.declare(gathered)?,
@@ -302,6 +338,38 @@ pub(super) fn emit(
         });
     }
     Ok(())
+}
+
+/// Puts the defaults of a join's columns, which were made last, into the rows that it has missed.
+pub(super) fn fill_defaults(
+    columns: &[OutputColumn],
+    is_missed: &BooleanArray,
+    out: &mut [ArrayRef],
+) -> Result<()> {
+    let first = out.len().saturating_sub(columns.len());
+    for (column, array) in columns.iter().zip(&mut out[first..]) {
+        if let Some(default) = &column.default {
+            *array = zip(is_missed, &Scalar::new(default), array).map_err(|error| {
+                Error::internal("cannot put defaults into a column").with_source(error)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A default as an array of one value.
+fn default_value(text: &str, data_type: &DataType) -> Result<ArrayRef> {
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let array = StringArray::from(vec![text]);
+    cast_with_options(&array, data_type, &options).map_err(|error| {
+        Error::invalid(format!(
+            "the text is no value of the column's type: text=`{text}` type=`{data_type}`"
+        ))
+        .with_source(error)
+    })
 }
 
 /// A dimension's column as a dictionary, with its rows as the keys. All columns of a dimension are as long as each other,

@@ -1,10 +1,14 @@
 //! The text form of a join.
 
+use super::normalize::Normalize;
 use super::spec::{JoinKind, JoinSpec, OnColumn, OnMiss, SelectColumn};
+use crate::source::parse_data_type;
 use crate::{Error, Result};
 
 const GRAMMAR: &str = "[left|inner|semi|anti] TABLE [as ALIAS] on FACT[=KEY][, ...] \
-                       [select COL [as NAME], ...]";
+                       [select COL [as NAME], ...] \
+                       [on_miss null|drop|error|route|default COL=VALUE[, ...]]\n\
+                       where FACT is a column, or trim(FACT), upper(FACT), lower(FACT), cast(FACT as TYPE)";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
@@ -14,6 +18,8 @@ enum Token {
     Quoted(String),
     Comma,
     Equals,
+    Open,
+    Close,
 }
 
 struct Parser<'a> {
@@ -28,10 +34,12 @@ impl JoinSpec {
     ///
     /// ```text
     /// [left|inner|semi|anti] TABLE [as ALIAS] on FACT[=KEY][, ...] [select COL [as NAME], ...]
+    ///     [on_miss null|drop|error|route|default COL=VALUE[, ...]]
     /// ```
     ///
-    /// Keywords are read in any case. A name with spaces, `,`, `=` or the letters of a keyword goes
-    /// in double quotes, a quote within it is doubled.
+    /// `FACT` is a fact column, or `trim(FACT)`, `upper(FACT)`, `lower(FACT)` or `cast(FACT as TYPE)`. Keywords are
+    /// read in any case. A name or value with spaces, `,`, `=`, `(`, `)` or the letters of a keyword goes in double
+    /// quotes, a quote within it is doubled.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the message points at the word and shows
@@ -45,7 +53,7 @@ impl JoinSpec {
         let spec = parser.join()?;
         match parser.peek() {
             None => Ok(spec),
-            Some(_) => Err(parser.expected("`,`, `select` or the end")),
+            Some(_) => Err(parser.expected("`,`, `select`, `on_miss` or the end")),
         }
     }
 }
@@ -73,8 +81,11 @@ impl Parser<'_> {
             }));
         }
         let mut on = Vec::new();
+        let mut normalize = Vec::new();
         loop {
-            let fact = self.name("a fact column")?;
+            let mut steps = Vec::new();
+            let fact = self.fact(&mut steps)?;
+            normalize.push(steps);
             let key = if self.take(&Token::Equals) {
                 Some(self.name("a key column")?)
             } else {
@@ -90,6 +101,14 @@ impl Parser<'_> {
         } else {
             None
         };
+        let (on_miss, defaults) = if self.take_keyword("on_miss") {
+            self.on_miss()?
+        } else {
+            (OnMiss::default(), Vec::new())
+        };
+        if normalize.iter().all(Vec::is_empty) {
+            normalize.clear();
+        }
         let kind = kind.map_or(JoinKind::default(), |(_, kind)| kind);
         Ok(JoinSpec {
             table,
@@ -97,8 +116,95 @@ impl Parser<'_> {
             kind,
             on,
             select,
-            on_miss: OnMiss::default(),
+            on_miss,
+            defaults,
+            normalize,
         })
+    }
+
+    /// A fact column, and what is done to it, innermost first.
+    fn fact(&mut self, steps: &mut Vec<Normalize>) -> Result<String> {
+        let is_call = matches!(self.tokens.get(self.next + 1), Some((_, Token::Open)));
+        if !is_call || !matches!(self.peek(), Some(Token::Word(_))) {
+            return self.name("a fact column");
+        }
+        let simple = [
+            ("trim", Normalize::Trim),
+            ("upper", Normalize::Upper),
+            ("lower", Normalize::Lower),
+        ];
+        let step = simple.into_iter().find(|(word, _)| self.take_keyword(word));
+        if step.is_none() && !self.take_keyword("cast") {
+            return Err(self.expected("`trim`, `upper`, `lower` or `cast`"));
+        }
+        // The bracket that made it a call.
+        self.next += 1;
+        let fact = self.fact(steps)?;
+        let step = if let Some((_, step)) = step {
+            step
+        } else {
+            if !self.take_keyword("as") {
+                return Err(self.expected("`as`"));
+            }
+            Normalize::Cast(self.data_type()?)
+        };
+        steps.push(step);
+        if self.take(&Token::Close) {
+            Ok(fact)
+        } else {
+            Err(self.expected("`)`"))
+        }
+    }
+
+    /// A type, up to the bracket that closes the cast; it may have brackets of its own.
+    fn data_type(&mut self) -> Result<arrow_schema::DataType> {
+        let start = self.next;
+        let mut depth = 0_usize;
+        while let Some(token) = self.peek() {
+            match token {
+                Token::Open => depth += 1,
+                Token::Close if depth == 0 => break,
+                Token::Close => depth -= 1,
+                _ => {}
+            }
+            self.next += 1;
+        }
+        let place = |at: usize| self.tokens.get(at).map_or(self.text.len(), |(at, _)| *at);
+        let text = &self.text[place(start)..place(self.next)];
+        parse_data_type(text).map_err(|error| error_at(self.text, place(start), &error.to_string()))
+    }
+
+    fn on_miss(&mut self) -> Result<(OnMiss, Vec<(String, String)>)> {
+        let kinds = [
+            ("null", OnMiss::Null),
+            ("drop", OnMiss::Drop),
+            ("error", OnMiss::Error),
+            ("route", OnMiss::Route),
+            ("default", OnMiss::Default),
+        ];
+        let kind = kinds.into_iter().find(|(word, _)| self.take_keyword(word));
+        let Some((_, kind)) = kind else {
+            return Err(self.expected("`null`, `drop`, `error`, `route` or `default`"));
+        };
+        let mut defaults = Vec::new();
+        if kind != OnMiss::Default {
+            return Ok((kind, defaults));
+        }
+        loop {
+            let column = self.name("a column")?;
+            if !self.take(&Token::Equals) {
+                return Err(self.expected("`=`"));
+            }
+            let value = match self.peek() {
+                Some(Token::Quoted(value) | Token::Word(value)) => value.clone(),
+                _ => return Err(self.expected("a value")),
+            };
+            self.next += 1;
+            defaults.push((column, value));
+            if !self.take(&Token::Comma) {
+                return Ok((kind, defaults));
+            }
+        }
     }
 
     fn select(&mut self) -> Result<Vec<SelectColumn>> {
@@ -136,6 +242,10 @@ impl Parser<'_> {
 
     fn name(&mut self, what: &str) -> Result<String> {
         let name = match self.peek() {
+            Some(Token::Quoted(name)) if name.is_empty() => {
+                let at = self.tokens[self.next].0;
+                return Err(error_at(self.text, at, "an empty name"));
+            }
             Some(Token::Quoted(name)) => name.clone(),
             Some(Token::Word(word)) if !is_reserved(word) => word.clone(),
             _ => return Err(self.expected(what)),
@@ -155,7 +265,7 @@ impl Parser<'_> {
 
 /// Words that end a list; as names they need quotes.
 fn is_reserved(word: &str) -> bool {
-    ["as", "on", "select"]
+    ["as", "on", "select", "on_miss"]
         .iter()
         .any(|keyword| word.eq_ignore_ascii_case(keyword))
 }
@@ -168,6 +278,8 @@ fn tokenize(text: &str) -> Result<Vec<(usize, Token)>> {
             _ if char.is_whitespace() => continue,
             ',' => Token::Comma,
             '=' => Token::Equals,
+            '(' => Token::Open,
+            ')' => Token::Close,
             '"' => {
                 let mut name = String::new();
                 loop {
@@ -179,14 +291,12 @@ fn tokenize(text: &str) -> Result<Vec<(usize, Token)>> {
                         Some((_, char)) => name.push(char),
                     }
                 }
-                if name.is_empty() {
-                    return Err(error_at(text, at, "an empty name"));
-                }
                 Token::Quoted(name)
             }
             _ => {
                 let mut word = String::from(char);
-                let in_word = |c: char| !c.is_whitespace() && !matches!(c, ',' | '=' | '"');
+                let in_word =
+                    |c: char| !c.is_whitespace() && !matches!(c, ',' | '=' | '"' | '(' | ')');
                 while let Some((_, char)) = chars.next_if(|(_, char)| in_word(*char)) {
                     word.push(char);
                 }

@@ -2,6 +2,7 @@ use std::fmt;
 
 use arrow_schema::Schema;
 
+use super::normalize::Normalize;
 use crate::dimension::column_index;
 use crate::{Dimension, Error, Result};
 
@@ -30,6 +31,11 @@ pub enum OnMiss {
     Drop,
     /// Fails.
     Error,
+    /// Keeps the row, with the values of [`JoinSpec::defaults`].
+    Default,
+    /// Leaves the row out of the output and puts it among the unmatched rows, which must have a place to go:
+    /// [`Sinks::unmatched`](crate::Sinks::unmatched).
+    Route,
 }
 
 /// One join of facts with one dimension, as a user states it.
@@ -56,6 +62,11 @@ pub struct JoinSpec {
     pub select: Option<Vec<SelectColumn>>,
     /// What a left join does without a match; other kinds take [`OnMiss::Null`] only.
     pub on_miss: OnMiss,
+    /// With [`OnMiss::Default`], columns that the join adds, by their names in the output or in the dimension, and
+    /// what they are in missed rows, as text. Columns that are not named are null.
+    pub defaults: Vec<(String, String)>,
+    /// What is done to the fact columns of `on` before they are compared, in their order; nothing where it is shorter.
+    pub normalize: Vec<Vec<Normalize>>,
 }
 
 /// A fact column and the key column that it must equal.
@@ -83,8 +94,12 @@ impl JoinSpec {
         self.alias.as_deref().unwrap_or(&self.table)
     }
 
-    /// The fact columns' places in key order.
-    pub(super) fn key_columns(&self, fact: &Schema, dimension: &Dimension) -> Result<Vec<usize>> {
+    /// The fact columns' places in key order, and what is done to each.
+    pub(super) fn key_columns(
+        &self,
+        fact: &Schema,
+        dimension: &Dimension,
+    ) -> Result<Vec<(usize, Vec<Normalize>)>> {
         let names: Vec<&str> = dimension
             .key_fields()
             .iter()
@@ -97,12 +112,12 @@ impl JoinSpec {
                 dimension.name()
             ))
         };
-        let mut fact_of_key: Vec<Option<usize>> = vec![None; names.len()];
-        for OnColumn {
-            fact: fact_column,
-            key,
-        } in &self.on
-        {
+        let mut fact_of_key: Vec<Option<(usize, Vec<Normalize>)>> = vec![None; names.len()];
+        for (place, on) in self.on.iter().enumerate() {
+            let OnColumn {
+                fact: fact_column,
+                key,
+            } = on;
             let fact_idx = column_index(fact, fact_column)
                 .map_err(|error| error.context(format_args!("fact of join `{}`", self.alias())))?;
             let key_name = key.as_ref().unwrap_or(fact_column);
@@ -114,12 +129,13 @@ impl JoinSpec {
                     return Err(key_error(what, key_name));
                 }
             };
-            if fact_of_key[key_idx].replace(fact_idx).is_some() {
+            let steps = self.normalize.get(place).cloned().unwrap_or_default();
+            if fact_of_key[key_idx].replace((fact_idx, steps)).is_some() {
                 return Err(key_error("a join names a key column twice", names[key_idx]));
             }
         }
         fact_of_key
-            .iter()
+            .into_iter()
             .zip(&names)
             .map(|(fact_idx, name)| {
                 let what = "a join must be on every column of the key; one is left out";
@@ -140,6 +156,9 @@ impl JoinSpec {
         if self.kind != JoinKind::Left && self.on_miss != OnMiss::Null {
             return refuse("only a left join has a choice of what to do on a miss");
         }
+        if (self.on_miss == OnMiss::Default) == self.defaults.is_empty() {
+            return refuse("default values and on_miss default go together");
+        }
         if matches!(self.kind, JoinKind::Semi | JoinKind::Anti) && self.select.is_some() {
             return refuse("a semi or anti join adds no columns; leave out its select");
         }
@@ -154,6 +173,18 @@ impl fmt::Display for JoinKind {
             Self::Inner => "inner",
             Self::Semi => "semi",
             Self::Anti => "anti",
+        })
+    }
+}
+
+impl fmt::Display for OnMiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "null",
+            Self::Drop => "drop",
+            Self::Error => "error",
+            Self::Default => "default",
+            Self::Route => "route",
         })
     }
 }

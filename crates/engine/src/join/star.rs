@@ -3,19 +3,20 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow_schema::{Schema, SchemaRef};
 use arrow_select::take::take;
 
 use super::counters::JoinCounters;
 use super::missing::MissingKeys;
+use super::normalize::{Normalize, normalize, normalized_field};
 use super::output::{
-    Encoding, JoinPlan, OutputColumn, PackedColumns, describe, emit, plan_columns,
+    Encoding, JoinPlan, OutputColumn, PackedColumns, describe, emit, fill_defaults, plan_columns,
 };
 use super::spec::{JoinKind, JoinSpec, OnMiss};
 use crate::dimension::{Dimension, Matches, batch, column_index};
 use crate::index::NO_MATCH;
-use crate::key::{KeyPlan, KeyText};
+use crate::key::{KeyPlan, KeyText, null_union};
 use crate::{Error, Result};
 
 /// A plan that joins fact batches of one schema with any number of dimensions, in one pass.
@@ -64,6 +65,8 @@ struct PlannedJoin {
     dimension: Arc<Dimension>,
     /// The fact columns that are compared, in key order.
     key_columns: Vec<usize>,
+    /// What is done to each of them before. Empty if nothing is done to any.
+    normalize: Vec<Vec<Normalize>>,
     plan: KeyPlan,
     columns: Vec<OutputColumn>,
     packed: Option<PackedColumns>,
@@ -193,11 +196,23 @@ impl StarJoin {
         let mut planned = Vec::with_capacity(joins.len());
         for (spec, dimension) in joins {
             spec.check()?;
-            let key_columns = spec.key_columns(fact_schema, &dimension)?;
-            let key_fields: Vec<_> = key_columns
-                .iter()
-                .map(|&idx| Arc::clone(&fact_schema.fields()[idx]))
-                .collect();
+            let (key_columns, mut normalize): (Vec<usize>, Vec<Vec<Normalize>>) = spec
+                .key_columns(fact_schema, &dimension)?
+                .into_iter()
+                .unzip();
+            let key_fields = key_columns.iter().zip(&normalize).map(|(&idx, steps)| {
+                let field = &fact_schema.fields()[idx];
+                if steps.is_empty() {
+                    return Ok(Arc::clone(field));
+                }
+                normalized_field(field, steps)
+                    .map(Arc::new)
+                    .map_err(|error| error.context(format_args!("join `{}`", spec.alias())))
+            });
+            let key_fields = key_fields.collect::<Result<Vec<_>>>()?;
+            if normalize.iter().all(Vec::is_empty) {
+                normalize.clear();
+            }
             let plan = dimension.bind(&key_fields)?;
             let mut columns = Vec::new();
             for (column, field) in plan_columns(&spec, &dimension, encoding, &mut taken)? {
@@ -209,6 +224,7 @@ impl StarJoin {
                 spec,
                 dimension,
                 key_columns,
+                normalize,
                 plan,
                 columns,
                 packed,
@@ -290,6 +306,8 @@ impl StarJoin {
         let mut missing_keys = Vec::new();
         let mut missed_rows = Vec::new();
         let mut times = Vec::new();
+        // Of each join with defaults the rows that get them; empty if there are none.
+        let mut is_missed: Vec<Vec<bool>> = Vec::with_capacity(self.joins.len());
         let mut stopwatch = Stopwatch::start(self.collect.times);
         // Whether `selection` holds; before the first drop every row is selected, and nothing is
         // written.
@@ -298,23 +316,20 @@ impl StarJoin {
             let narrowed = is_narrowed.then_some(selection.as_slice());
             let keys = select_columns(facts, &join.key_columns, narrowed)?;
             let found = &mut matches[idx];
-            join.dimension.probe_bound(&join.plan, &keys, found)?;
-            counters.push(JoinCounters {
-                num_rows: found.build_idx().len() as u64,
-                num_matched: found.num_matched() as u64,
-                num_missed: found.num_missed() as u64,
-                num_null_keys: found.num_null_keys() as u64,
-            });
+            join.probe(&keys, found)?;
+            counters.push(count(found));
             missed.clear();
             let fails = join.spec.on_miss == OnMiss::Error;
+            let has_defaults = join.spec.on_miss == OnMiss::Default;
             if found.num_missed() > 0
-                && (fails || self.collect.missing_keys || self.collect.missed_rows)
+                && (fails || has_defaults || self.collect.missing_keys || self.collect.missed_rows)
             {
                 find_missed(found, missed);
                 if fails {
                     return Err(missed_error(join, &keys, missed[0], narrowed, *first_row));
                 }
             }
+            is_missed.push(mask(missed, has_defaults, found.build_idx().len()));
             if self.collect.missing_keys {
                 let mut missing = MissingKeys::default();
                 missing.add_rows(&keys, missed)?;
@@ -342,6 +357,7 @@ impl StarJoin {
                     matches.keep(kept);
                 }
             }
+            keep_masks(&mut is_missed, kept);
             if is_narrowed {
                 narrow(selection, kept);
             } else {
@@ -363,6 +379,10 @@ impl StarJoin {
                 matches.build_idx(),
                 &mut columns,
             )?;
+            if !is_missed[idx].is_empty() {
+                let is_missed = BooleanArray::from(std::mem::take(&mut is_missed[idx]));
+                fill_defaults(&join.columns, &is_missed, &mut columns)?;
+            }
             if let Some(times) = times.get_mut(idx) {
                 times.gather = stopwatch.lap();
             }
@@ -408,6 +428,23 @@ impl StarJoin {
     }
 }
 
+impl PlannedJoin {
+    /// Finds the build row of every key.
+    fn probe(&self, keys: &[ArrayRef], found: &mut Matches) -> Result<()> {
+        if self.normalize.is_empty() {
+            return self.dimension.probe_bound(&self.plan, keys, found);
+        }
+        let normalized = keys.iter().zip(&self.normalize);
+        let normalized = normalized
+            .map(|(key, steps)| normalize(key, steps))
+            .collect::<Result<Vec<_>>>()?;
+        self.dimension.probe_bound(&self.plan, &normalized, found)?;
+        // A value that could not be cast is null now, but it is no null of the facts: it was missed.
+        found.set_nulls(null_union(keys));
+        Ok(())
+    }
+}
+
 /// Columns of a batch, at the selected rows.
 fn select_columns(
     facts: &RecordBatch,
@@ -428,6 +465,34 @@ fn select_columns(
         .collect()
 }
 
+fn count(found: &Matches) -> JoinCounters {
+    JoinCounters {
+        num_rows: found.build_idx().len() as u64,
+        num_matched: found.num_matched() as u64,
+        num_missed: found.num_missed() as u64,
+        num_null_keys: found.num_null_keys() as u64,
+    }
+}
+
+/// Which rows were missed, if some were and if that will be asked.
+fn mask(missed: &[u32], is_wanted: bool, num_rows: usize) -> Vec<bool> {
+    if !is_wanted || missed.is_empty() {
+        return Vec::new();
+    }
+    let mut mask = vec![false; num_rows];
+    for &row in missed {
+        mask[row as usize] = true;
+    }
+    mask
+}
+
+/// Keeps the rows `kept` of masks that are not empty.
+fn keep_masks(masks: &mut [Vec<bool>], kept: &[u32]) {
+    for mask in masks.iter_mut().filter(|mask| !mask.is_empty()) {
+        *mask = kept.iter().map(|&row| mask[row as usize]).collect();
+    }
+}
+
 fn find_missed(matches: &Matches, missed: &mut Vec<u32>) {
     let rows = (0_u32..).zip(matches.build_idx());
     missed.extend(
@@ -441,8 +506,8 @@ fn find_missed(matches: &Matches, missed: &mut Vec<u32>) {
 /// Whether a join keeps every row, known from the counts alone.
 fn keeps_all(spec: &JoinSpec, matches: &Matches) -> bool {
     match (spec.kind, spec.on_miss) {
-        (JoinKind::Left, OnMiss::Null | OnMiss::Error) => true,
-        (JoinKind::Left, OnMiss::Drop) => matches.num_missed() == 0,
+        (JoinKind::Left, OnMiss::Null | OnMiss::Error | OnMiss::Default) => true,
+        (JoinKind::Left, OnMiss::Drop | OnMiss::Route) => matches.num_missed() == 0,
         (JoinKind::Inner | JoinKind::Semi, _) => matches.num_matched() == matches.build_idx().len(),
         (JoinKind::Anti, _) => matches.num_matched() == 0,
     }

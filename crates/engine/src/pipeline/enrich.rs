@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use super::{Control, EnrichReport, JoinReport, for_each_ordered};
 use crate::{
-    Collect, Error, JoinCounters, JoinTimes, Joined, MissingKeys, Result, Scratch, StarJoin,
-    sink::Sink, source::Source,
+    Collect, Error, JoinCounters, JoinSpec, JoinTimes, Joined, MissingKeys, OnMiss, Result,
+    Scratch, StarJoin, sink::Sink, source::Source,
 };
 
 /// The column of the unmatched rows that says which dimensions missed them.
@@ -19,9 +19,23 @@ const MISSED_IN: &str = "missed_in";
 /// Batches of a piece that are worth sharing among workers. Fewer are done before another worker has come to them.
 const BATCHES_SHARED_MIN: usize = 32;
 
+/// What is done to each batch before or after the joins: rows left out, columns computed.
+pub trait BatchMap: Send + Sync {
+    /// The columns of the batches that come out.
+    fn schema(&self) -> &SchemaRef;
+
+    /// Makes a batch of another one. Must not depend on batches before.
+    ///
+    /// # Errors
+    /// Those of values that cannot be computed.
+    fn map(&self, batch: &RecordBatch) -> Result<RecordBatch>;
+}
+
 /// A planned enrichment: a star join, and what to do beside it.
 pub struct Enrichment {
     join: StarJoin,
+    before: Option<Arc<dyn BatchMap>>,
+    after: Option<Arc<dyn BatchMap>>,
     unmatched_schema: Option<SchemaRef>,
 }
 
@@ -67,7 +81,32 @@ impl Enrichment {
     pub fn new(join: StarJoin) -> Self {
         Self {
             join,
+            before: None,
+            after: None,
             unmatched_schema: None,
+        }
+    }
+
+    /// Does something to the facts before they are joined. What it leaves out is not counted by the joins. The joins
+    /// are to be planned on the columns that come out of it.
+    #[must_use]
+    pub fn with_before(mut self, before: Arc<dyn BatchMap>) -> Self {
+        self.before = Some(before);
+        self
+    }
+
+    /// Does something to the rows that the joins give.
+    #[must_use]
+    pub fn with_after(mut self, after: Arc<dyn BatchMap>) -> Self {
+        self.after = Some(after);
+        self
+    }
+
+    /// The columns of the output.
+    pub fn output_schema(&self) -> &SchemaRef {
+        match &self.after {
+            Some(after) => after.schema(),
+            None => self.join.output_schema(),
         }
     }
 
@@ -92,6 +131,7 @@ impl Enrichment {
         Ok(Self {
             join: self.join.with_collect(collect),
             unmatched_schema: Some(Arc::new(schema)),
+            ..self
         })
     }
 
@@ -113,6 +153,15 @@ impl Enrichment {
         &self.join
     }
 
+    /// The first join that puts missed rows among the unmatched ones instead of the output. If there is one, the
+    /// unmatched rows are those of such joins alone; else they are those that any join has missed.
+    pub fn routing_join(&self) -> Option<&str> {
+        let mut joins = self.join.joins();
+        joins
+            .find(|(spec, _)| spec.on_miss == OnMiss::Route)
+            .map(|(spec, _)| spec.alias())
+    }
+
     /// The columns of unmatched rows: those of the facts, and `missed_in` with the aliases of the joins.
     pub fn unmatched_schema(&self) -> Option<&SchemaRef> {
         self.unmatched_schema.as_ref()
@@ -129,6 +178,11 @@ impl Enrichment {
         sinks: &mut Sinks<'_>,
         control: &Control,
     ) -> Result<EnrichReport> {
+        if let (Some(join), None) = (self.routing_join(), &sinks.unmatched) {
+            return Err(Error::invalid(format!(
+                "a join routes missed rows, and there is no place for unmatched rows: join=`{join}`"
+            )));
+        }
         let mut report = EnrichReport {
             num_bytes_in: source.num_bytes().unwrap_or(0),
             joins: self.empty_reports(),
@@ -179,6 +233,14 @@ impl Enrichment {
     }
 
     fn enrich(&self, batches: &[RecordBatch], scratches: &Scratches) -> Result<Enriched> {
+        let mapped: Vec<RecordBatch>;
+        let batches = if let Some(before) = &self.before {
+            let maps = batches.iter().map(|batch| before.map(batch));
+            mapped = maps.collect::<Result<_>>()?;
+            &mapped
+        } else {
+            batches
+        };
         let num_joins = self.join.joins().len();
         let mut enriched = Enriched {
             batches: Vec::with_capacity(batches.len()),
@@ -200,7 +262,11 @@ impl Enrichment {
             scratch.first_row = first_row;
             let joined = self.join.join(facts, &mut scratch);
             scratches.give_back(scratch);
-            joined.map(|joined| (joined, started.elapsed()))
+            let mut joined = joined?;
+            if let Some(after) = &self.after {
+                joined.batch = after.map(&joined.batch)?;
+            }
+            Ok((joined, started.elapsed()))
         };
         // A file can be one piece: then its batches are what there is to work on side by side.
         let joined: Vec<Result<(Joined, Duration)>> = if batches.len() >= BATCHES_SHARED_MIN {
@@ -243,14 +309,20 @@ impl Enrichment {
         facts: &RecordBatch,
         missed_rows: &[Vec<u32>],
     ) -> Result<Option<RecordBatch>> {
-        let mut rows: Vec<u32> = missed_rows.iter().flatten().copied().collect();
+        let routes = self.routing_join().is_some();
+        let counts = |spec: &JoinSpec| !routes || spec.on_miss == OnMiss::Route;
+        let joins = || {
+            let joins = self.join.joins().zip(missed_rows);
+            joins.filter(|((spec, _), _)| counts(spec))
+        };
+        let mut rows: Vec<u32> = joins().flat_map(|(_, rows)| rows).copied().collect();
         rows.sort_unstable();
         rows.dedup();
         if rows.is_empty() {
             return Ok(None);
         }
         let mut missed_in = vec![String::new(); rows.len()];
-        for ((spec, _), missed) in self.join.joins().zip(missed_rows) {
+        for ((spec, _), missed) in joins() {
             // Both ascend, and every missed row is among the rows.
             let mut at = 0;
             for row in missed {

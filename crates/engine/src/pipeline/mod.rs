@@ -11,7 +11,7 @@ mod report;
 pub(crate) use self::order::for_each_ordered;
 pub use self::{
     control::{Control, Progress},
-    enrich::{Enrichment, Sinks},
+    enrich::{BatchMap, Enrichment, Sinks},
     order::PIECES_PER_WORKER,
     report::{EnrichReport, JoinReport, Profile},
 };

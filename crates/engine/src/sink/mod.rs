@@ -22,9 +22,13 @@ use arrow_schema::{Schema, SchemaRef};
 use output::Output;
 use std::{
     error::Error as StdError,
+    fmt,
     io::{self, Write},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// A consumer of batches, in order.
@@ -40,11 +44,51 @@ pub trait Sink: Send {
     /// afterwards.
     fn write(&mut self, batch: &RecordBatch) -> Result<()>;
 
+    /// Completes the output: all of its bytes are written, and it has yet to become visible. So several outputs can
+    /// be ended before the first of them appears.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); what stood at the path before is then untouched.
+    fn seal(self: Box<Self>) -> Result<Sealed>;
+
     /// Completes the output and makes it visible: on disk before it has its name.
     ///
     /// # Errors
     /// As [`write`](Self::write); what stood at the path before is then untouched.
-    fn finish(self: Box<Self>) -> Result<Written>;
+    fn finish(self: Box<Self>) -> Result<Written> {
+        self.seal()?.commit()
+    }
+
+    /// Bytes that the output has so far, those among them that wait to be encoded as a whole.
+    fn num_bytes(&self) -> u64;
+}
+
+/// An output that is complete and not visible yet. Dropping it leaves nothing behind.
+pub struct Sealed {
+    commit: Box<dyn FnOnce() -> Result<Written> + Send>,
+}
+
+impl Sealed {
+    /// An output that becomes visible by `commit`.
+    pub fn new(commit: impl FnOnce() -> Result<Written> + Send + 'static) -> Self {
+        Self {
+            commit: Box::new(commit),
+        }
+    }
+
+    /// Makes the output visible: on disk before it has its name.
+    ///
+    /// # Errors
+    /// As [`Sink::finish`].
+    pub fn commit(self) -> Result<Written> {
+        (self.commit)()
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed").finish_non_exhaustive()
+    }
 }
 
 /// What a finished sink has written.
@@ -215,6 +259,10 @@ pub fn to_writer(
 /// What a format does with batches of one schema.
 trait Encoder: Send {
     fn write(&mut self, batch: &RecordBatch) -> Result<()>;
+    /// Bytes that are kept to be written later.
+    fn num_bytes_kept(&self) -> usize {
+        0
+    }
     /// Writes what the format has at its end, and gives the output back, flushed.
     fn finish(self: Box<Self>) -> Result<Output>;
 }
@@ -226,6 +274,8 @@ struct FormatSink {
     /// `None` after a failure: what is half written must not be finished.
     encoder: Option<Box<dyn Encoder>>,
     num_rows: u64,
+    /// Counted by the output.
+    num_bytes: Arc<AtomicU64>,
 }
 
 impl FormatSink {
@@ -240,6 +290,9 @@ impl FormatSink {
         let mut metadata = schema.metadata().clone();
         metadata.extend(options.metadata.iter().cloned());
         let schema = Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
+        let num_bytes = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&num_bytes);
+        let open = || Ok(open()?.with_counter(counter));
         let begin = || -> Result<Box<dyn Encoder>> {
             // What the format can't hold is refused before a file is opened.
             Ok(match format {
@@ -269,6 +322,7 @@ impl FormatSink {
             schema,
             encoder: Some(encoder),
             num_rows: 0,
+            num_bytes,
         }))
     }
 
@@ -315,16 +369,27 @@ impl Sink for FormatSink {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<Written> {
+    fn seal(self: Box<Self>) -> Result<Sealed> {
         let encoder = self.encoder.ok_or_else(|| failed_before(&self.name))?;
-        let num_bytes = encoder
+        let output = encoder
             .finish()
-            .and_then(Output::commit)
             .map_err(|error| error.context(&self.name))?;
-        Ok(Written {
-            num_rows: self.num_rows,
-            num_bytes,
-        })
+        let (name, num_rows) = (self.name, self.num_rows);
+        Ok(Sealed::new(move || {
+            let num_bytes = output.commit().map_err(|error| error.context(&name))?;
+            Ok(Written {
+                num_rows,
+                num_bytes,
+            })
+        }))
+    }
+
+    fn num_bytes(&self) -> u64 {
+        let kept = self
+            .encoder
+            .as_ref()
+            .map_or(0, |encoder| encoder.num_bytes_kept());
+        self.num_bytes.load(Ordering::Relaxed) + kept as u64
     }
 }
 

@@ -6,12 +6,17 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// A byte-counting writer over a file that appears at the end, or over anything else.
 pub(super) struct Output {
     target: Target,
-    num_bytes: u64,
+    /// Bytes written. Whoever began the output may look at it.
+    num_bytes: Arc<AtomicU64>,
 }
 
 enum Target {
@@ -36,15 +41,21 @@ impl Output {
         };
         Ok(Self {
             target,
-            num_bytes: 0,
+            num_bytes: Arc::default(),
         })
     }
 
     pub(super) fn writer(writer: Box<dyn Write + Send>) -> Self {
         Self {
             target: Target::Writer(writer),
-            num_bytes: 0,
+            num_bytes: Arc::default(),
         }
+    }
+
+    /// Counts the bytes written in a place that others can look at.
+    pub(super) fn with_counter(mut self, num_bytes: Arc<AtomicU64>) -> Self {
+        self.num_bytes = num_bytes;
+        self
     }
 
     /// Makes the output visible; gives its length.
@@ -56,7 +67,7 @@ impl Output {
         if let Target::Atomic(file) = self.target {
             file.commit()?;
         }
-        Ok(self.num_bytes)
+        Ok(self.num_bytes.load(Ordering::Relaxed))
     }
 }
 
@@ -67,7 +78,7 @@ impl Write for Output {
             Target::Direct(file) => file.write(bytes),
             Target::Writer(writer) => writer.write(bytes),
         }?;
-        self.num_bytes += len as u64;
+        self.num_bytes.fetch_add(len as u64, Ordering::Relaxed);
         Ok(len)
     }
 

@@ -189,13 +189,17 @@ impl Encoder for ParquetEncoder {
             let len = room.min(batch.num_rows() - start);
             self.encode(&batch.slice(start, len))?;
             start += len;
-            let num_bytes: usize = self.leaves.iter().map(ArrowColumnWriter::memory_size).sum();
-            if self.num_rows == self.row_group_rows || num_bytes >= SinkOptions::ROW_GROUP_BYTES_MAX
+            if self.num_rows == self.row_group_rows
+                || self.num_bytes_kept() >= SinkOptions::ROW_GROUP_BYTES_MAX
             {
                 self.end_row_group()?;
             }
         }
         Ok(())
+    }
+
+    fn num_bytes_kept(&self) -> usize {
+        self.leaves.iter().map(ArrowColumnWriter::memory_size).sum()
     }
 
     fn finish(mut self: Box<Self>) -> Result<Output> {

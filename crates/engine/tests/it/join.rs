@@ -15,9 +15,11 @@ use darner_engine::{
 use crate::generate::{Random, column, families, seed};
 use crate::oracle::{Outcome, Rows, Scalar, join_row, keys};
 
-const KINDS: [(JoinKind, OnMiss); 5] = [
+const KINDS: [(JoinKind, OnMiss); 7] = [
     (JoinKind::Left, OnMiss::Null),
     (JoinKind::Left, OnMiss::Drop),
+    (JoinKind::Left, OnMiss::Route),
+    (JoinKind::Left, OnMiss::Default),
     (JoinKind::Inner, OnMiss::Null),
     (JoinKind::Semi, OnMiss::Null),
     (JoinKind::Anti, OnMiss::Null),
@@ -83,6 +85,8 @@ fn case(random: &mut Random, key_types: &[DataType], num_pages: usize, with_dele
                 .unwrap();
         }
     }
+    // The last row of the input is that of a join's defaults; no key has it.
+    pages.push(default_row(&schema, key_types));
     let input = concat_batches(&schema, &pages).unwrap();
     let dimension = Arc::new(builder.finish().unwrap());
     assert_eq!(dimension.num_rows(), rows.live.len());
@@ -92,6 +96,18 @@ fn case(random: &mut Random, key_types: &[DataType], num_pages: usize, with_dele
         input,
         num_keys: key_types.len(),
     }
+}
+
+fn default_row(schema: &Arc<Schema>, key_types: &[DataType]) -> RecordBatch {
+    let mut random = Random::new(0);
+    let mut columns: Vec<ArrayRef> = key_types
+        .iter()
+        .map(|data_type| column(&mut random, data_type, 1, 0))
+        .collect();
+    columns.push(Arc::new(Int64Array::from(vec![-1])));
+    columns.push(Arc::new(StringArray::from(vec!["none of them"])));
+    columns.push(Arc::new(Float64Array::from(vec![None])));
+    RecordBatch::try_new(Arc::clone(schema), columns).unwrap()
 }
 
 fn facts(random: &mut Random, types: &[DataType], len: usize, null_one_in: usize) -> RecordBatch {
@@ -114,13 +130,19 @@ fn spec(alias: &str, on: &[(String, String)], kind: JoinKind, on_miss: OnMiss) -
         })
         .collect();
     let alias = Some(alias.to_owned());
+    let defaults = [("number", "-1"), ("text", "none of them")];
+    let has_defaults = on_miss == OnMiss::Default;
+    let defaults = defaults.iter().filter(|_| has_defaults);
     JoinSpec {
         table: "dim".to_owned(),
         alias,
         kind,
         on,
-        select: None,
         on_miss,
+        defaults: defaults
+            .map(|(column, value)| ((*column).to_owned(), (*value).to_owned()))
+            .collect(),
+        ..JoinSpec::default()
     }
 }
 
@@ -250,6 +272,10 @@ fn check_star(
                 Outcome::Dropped => false,
                 Outcome::Kept(found) => {
                     build.push(found);
+                    true
+                }
+                Outcome::Defaulted => {
+                    build.push(Some(u32::try_from(case.input.num_rows() - 1).unwrap()));
                     true
                 }
             }
@@ -423,6 +449,125 @@ fn star_joins_equal_oracle() {
         let (encoding, batch_rows) = (random.pick(&ENCODINGS), random.pick(&BATCH_ROWS));
         let what = format!("round {round}: {fact_types:?}, {encoding:?}");
         check_star(&cases, &facts, encoding, batch_rows, &what);
+    }
+}
+
+/// Keys that differ by case, white space and type, as the join and as a loop over the rows match them.
+#[test]
+fn normalized_keys_equal_oracle() {
+    let texts = [
+        "a", " a", "B ", "b", " ÄB", "äb", "\u{a0}7", "7", " 8 ", "x", "",
+    ];
+    let steps = [
+        ("f", vec![]),
+        ("trim(f)", vec!["trim"]),
+        ("UPPER( trim(f) )", vec!["trim", "upper"]),
+        ("trim(lower(f))", vec!["lower", "trim"]),
+    ];
+    let types = [
+        DataType::Utf8,
+        DataType::LargeUtf8,
+        DataType::Utf8View,
+        DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8)),
+    ];
+    for seed in seed(11)..seed(11) + 40 {
+        let mut random = Random::new(seed);
+        let some = |random: &mut Random, null_one_in: usize, len: usize| -> Vec<Option<&str>> {
+            (0..len)
+                .map(|_| {
+                    let is_null = null_one_in > 0 && random.is_one_in(null_one_in);
+                    (!is_null).then(|| random.pick(&texts))
+                })
+                .collect()
+        };
+        let mut known = some(&mut random, 0, 6);
+        known.sort_unstable();
+        known.dedup();
+        let facts = some(&mut random, 5, 50);
+        let keys: ArrayRef = Arc::new(StringArray::from(known.clone()));
+        let rows = RecordBatch::try_from_iter([("key", keys)]).unwrap();
+        let mut builder = DimensionBuilder::new("d", rows.schema(), &["key".to_owned()]).unwrap();
+        builder.upsert(rows).unwrap();
+        let dimension = Arc::new(builder.finish().unwrap());
+        let (text, steps) = random.pick(&steps);
+        let fact_type = random.pick(&types);
+        let plain: ArrayRef = Arc::new(StringArray::from(facts.clone()));
+        let column = arrow_cast::cast(&plain, &fact_type).unwrap();
+        let batch = RecordBatch::try_from_iter_with_nullable([("f", column, true)]).unwrap();
+        let spec = JoinSpec::parse(&format!("semi d on {text}=key")).unwrap();
+        let joins = vec![(spec, dimension)];
+        let join = StarJoin::new(&batch.schema(), None, joins, Encoding::Plain).unwrap();
+        let joined = join.join(&batch, &mut Scratch::default()).unwrap();
+        let normal = |fact: &str| {
+            steps
+                .iter()
+                .fold(fact.to_owned(), |text, step| match *step {
+                    "trim" => text.trim().to_owned(),
+                    "upper" => text.to_uppercase(),
+                    _ => text.to_lowercase(),
+                })
+        };
+        let is_known =
+            |fact: Option<&str>| known.contains(&fact.map(normal).as_deref()) && fact.is_some();
+        let expected: Vec<_> = facts
+            .iter()
+            .copied()
+            .filter(|&fact| is_known(fact))
+            .collect();
+        let got = arrow_cast::cast(joined.batch.column(0), &DataType::Utf8).unwrap();
+        let got: Vec<_> = got.as_string::<i32>().iter().collect();
+        assert_eq!(got, expected, "seed {seed}: {text}, {fact_type}");
+        let num_nulls = facts.iter().filter(|fact| fact.is_none()).count();
+        let counters = joined.counters[0];
+        assert_eq!(counters.num_null_keys, num_nulls as u64, "seed {seed}");
+        let num_missed = facts.len() - num_nulls - expected.len();
+        assert_eq!(counters.num_missed, num_missed as u64, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_cannot_be_cast_is_missed_and_is_no_null() {
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![7, 8]));
+    let rows = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+    let mut builder = DimensionBuilder::new("d", rows.schema(), &["id".to_owned()]).unwrap();
+    builder.upsert(rows).unwrap();
+    let dimension = Arc::new(builder.finish().unwrap());
+    let texts = vec![Some(" 7"), Some("x"), None, Some("9"), Some("8 ")];
+    let texts: ArrayRef = Arc::new(StringArray::from(texts));
+    let facts = RecordBatch::try_from_iter_with_nullable([("t", texts, true)]).unwrap();
+    let plan = |text: &str| {
+        let joins = vec![(JoinSpec::parse(text).unwrap(), Arc::clone(&dimension))];
+        StarJoin::new(&facts.schema(), None, joins, Encoding::Plain)
+    };
+    let join = plan("anti d on cast(trim(t) as int64)=id").unwrap();
+    let joined = join.join(&facts, &mut Scratch::default()).unwrap();
+    let expected = JoinCounters {
+        num_rows: 5,
+        num_matched: 2,
+        num_missed: 2,
+        num_null_keys: 1,
+    };
+    assert_eq!(joined.counters[0], expected);
+    let top = joined.missing_keys[0].top(9);
+    let keys: Vec<_> = top.iter().map(|key| key.key.as_str()).collect();
+    assert_eq!(keys, ["9", "x"]);
+    let error = plan("d on trim(cast(t as int64))=id").unwrap_err();
+    assert!(error.message().contains("only text has a trim"), "{error}");
+}
+
+#[test]
+fn defaults_must_fit_the_columns() {
+    let mut random = Random::new(1);
+    let case = case(&mut random, &[DataType::Int64], 1, false);
+    let facts = facts(&mut random, &[DataType::Int64], 3, 0);
+    for (text, words) in [
+        ("dim on f0 on_miss default number=x", "default of `number`"),
+        ("dim on f0 on_miss default numbre=1", "column=`numbre`"),
+        ("inner dim on f0 on_miss drop", "only a left join"),
+    ] {
+        let joins = vec![(JoinSpec::parse(text).unwrap(), Arc::clone(&case.dimension))];
+        let error = StarJoin::new(&facts.schema(), None, joins, Encoding::Plain).unwrap_err();
+        assert!(error.message().contains(words), "{error}");
     }
 }
 

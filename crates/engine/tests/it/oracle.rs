@@ -131,6 +131,8 @@ pub(crate) enum Outcome {
     Dropped,
     /// Kept with an input row of the dimension, or none.
     Kept(Option<u32>),
+    /// Kept with the defaults of the join.
+    Defaulted,
 }
 
 pub(crate) fn join_row(
@@ -139,8 +141,13 @@ pub(crate) fn join_row(
     key: Option<&Vec<Scalar>>,
     found: Option<u32>,
 ) -> Outcome {
+    let is_missed = key.is_some() && found.is_none();
+    if kind == JoinKind::Left && on_miss == OnMiss::Default && is_missed {
+        return Outcome::Defaulted;
+    }
+    let leaves_out = matches!(on_miss, OnMiss::Drop | OnMiss::Route);
     let is_kept = match kind {
-        JoinKind::Left => !(on_miss == OnMiss::Drop && key.is_some() && found.is_none()),
+        JoinKind::Left => !(leaves_out && is_missed),
         JoinKind::Inner | JoinKind::Semi => found.is_some(),
         JoinKind::Anti => found.is_none(),
     };

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use darner_engine::{
-    Dimension, DimensionBuilder, Encoding, ErrorKind, JoinKind, JoinSpec, OnMiss, StarJoin,
+    Dimension, DimensionBuilder, Encoding, ErrorKind, JoinKind, JoinSpec, Normalize, OnMiss,
+    StarJoin,
 };
 
 fn on(spec: &JoinSpec) -> Vec<(&str, Option<&str>)> {
@@ -55,6 +56,47 @@ fn text_form_is_read_in_full() {
 }
 
 #[test]
+fn text_form_says_what_becomes_of_keys_and_misses() {
+    let text = "d on upper(trim(\"a b\"))=k, cast(c as decimal(10, 2)), x select y \
+                on_miss default y=\"no one\", z=-1";
+    let spec = JoinSpec::parse(text).unwrap();
+    assert_eq!(on(&spec), [("a b", Some("k")), ("c", None), ("x", None)]);
+    let cast = Normalize::Cast(DataType::Decimal128(10, 2));
+    assert_eq!(
+        spec.normalize,
+        [vec![Normalize::Trim, Normalize::Upper], vec![cast], vec![]]
+    );
+    assert_eq!(spec.on_miss, OnMiss::Default);
+    let defaults = [("y", "no one"), ("z", "-1")];
+    let defaults = defaults.map(|(column, value)| (column.to_owned(), value.to_owned()));
+    assert_eq!(spec.defaults, defaults);
+    for (word, on_miss) in [
+        ("null", OnMiss::Null),
+        ("DROP", OnMiss::Drop),
+        ("error", OnMiss::Error),
+        ("route", OnMiss::Route),
+    ] {
+        let spec = JoinSpec::parse(&format!("d on a on_miss {word}")).unwrap();
+        assert_eq!(spec.on_miss, on_miss);
+        assert!(spec.normalize.is_empty());
+    }
+    for (text, what) in [
+        ("d on trum(a)", "`trim`, `upper`"),
+        ("d on trim(a", "expected `)`"),
+        ("d on cast(a)", "expected `as`"),
+        ("d on cast(a as nothing)", "unknown data type"),
+        ("d on a on_miss never", "`route` or `default`"),
+        ("d on a on_miss default", "expected a column"),
+        ("d on a on_miss default b", "expected `=`"),
+        ("d on a on_miss default b=", "expected a value"),
+        ("d on \"\"", "an empty name"),
+    ] {
+        let error = JoinSpec::parse(text).unwrap_err();
+        assert!(error.message().contains(what), "{text}: {error}");
+    }
+}
+
+#[test]
 fn text_errors_point_at_the_word_and_show_the_grammar() {
     for (text, at, what) in [
         ("", 0, "expected a table"),
@@ -71,7 +113,7 @@ fn text_errors_point_at_the_word_and_show_the_grammar() {
         (
             "airports on origin dest",
             19,
-            "expected `,`, `select` or the end",
+            "expected `,`, `select`, `on_miss` or the end",
         ),
         (
             "airports on origin select name as",

@@ -9,8 +9,8 @@ use std::{fmt, sync::Arc};
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, cast::AsArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use darner_engine::{
-    Collect, Dimension, Encoding, JoinCounters, JoinKind, JoinSpec, JoinTimes, OnColumn, OnMiss,
-    Scratch, SelectColumn, StarJoin,
+    Collect, Dimension, Encoding, JoinCounters, JoinKind, JoinSpec, JoinTimes, OnColumn, Scratch,
+    SelectColumn, StarJoin,
 };
 use datafusion::{
     arrow::compute::{
@@ -267,7 +267,7 @@ impl<'s> Columns<'s> {
             kind,
             on: on.collect(),
             select: matches!(kind, JoinKind::Inner | JoinKind::Left).then(|| select.collect()),
-            on_miss: OnMiss::Null,
+            ..JoinSpec::default()
         };
         let facts: Vec<String> = self.facts.iter().map(|&fact| fact_name(fact)).collect();
         let schema = Arc::new(Schema::new(self.fields.clone()));

@@ -41,6 +41,21 @@ impl Fingerprint {
         })
     }
 
+    /// Where the file is, from the root.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Looks at those of some files that can be looked at: no pipes.
+    pub(crate) fn of_regular(paths: &[PathBuf]) -> Result<Vec<Self>> {
+        let is_regular = |path: &&PathBuf| path.as_os_str() != "-" && path.is_file();
+        paths
+            .iter()
+            .filter(is_regular)
+            .map(|path| Self::of(path))
+            .collect()
+    }
+
     /// Looks at several files, in order.
     pub(crate) fn of_all(paths: &[PathBuf]) -> Result<Vec<Self>> {
         paths.iter().map(|path| Self::of(path)).collect()

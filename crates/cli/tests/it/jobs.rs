@@ -1,0 +1,226 @@
+//! What a job does, in which order, and what it says before.
+
+use crate::place::Place;
+
+/// A job of two dimensions, of which one comes from an enrichment, and two enrichments.
+const CHAIN: &str = "
+store = 'store'
+
+[dimension.cities]
+from = 'out/named.csv'
+key = 'city'
+
+[dimension.countries]
+from = 'countries.csv'
+key = 'code'
+
+[enrich.visits]
+from = 'visits.csv'
+join = 'cities on city select country_name'
+to = '${OUT:-out}/visits.csv'
+
+[enrich.named]
+from = 'cities.csv'
+join = 'countries on country = code select name as country_name'
+to = 'out/named.csv'
+
+[summary.count]
+query = 'SELECT country_name, count(*) AS visits FROM visits GROUP BY 1 ORDER BY 1'
+";
+
+fn chain() -> Place {
+    let place = Place::new();
+    place.write("job.toml", CHAIN);
+    place.write("countries.csv", "code,name\nfr,France\nit,Italy\n");
+    place.write("cities.csv", "city,country\nParis,fr\nRome,it\nMilan,it\n");
+    place.write(
+        "visits.csv",
+        "visit,city\n1,Rome\n2,Paris\n3,Milan\n4,Oslo\n",
+    );
+    place
+}
+
+fn read(place: &Place, name: &str) -> String {
+    std::fs::read_to_string(place.path(name)).unwrap()
+}
+
+#[test]
+fn steps_are_done_when_what_they_read_is_there() {
+    let place = chain();
+    place.ok(&["run", "job.toml"]);
+    assert_eq!(
+        read(&place, "out/visits.csv"),
+        "visit,city,country_name\n1,Rome,Italy\n2,Paris,France\n3,Milan,Italy\n4,Oslo,\n"
+    );
+    let again = place.ok(&["run", "job.toml"]);
+    assert_eq!(
+        again.stderr.matches("unchanged").count(),
+        4,
+        "{}",
+        again.stderr
+    );
+    // A change goes through all that depends on it.
+    place.write("countries.csv", "code,name\nfr,France\nit,Italia\n");
+    place.ok(&["run", "job.toml"]);
+    assert!(read(&place, "out/visits.csv").contains("3,Milan,Italia\n"));
+}
+
+#[test]
+fn only_some_steps_can_be_asked_for_and_settings_change_the_job() {
+    let place = chain();
+    let run = place.ok(&[
+        "run",
+        "job.toml",
+        "--only",
+        "countries",
+        "--only",
+        "enrich.named",
+    ]);
+    assert!(
+        run.stderr.contains("countries: 2 rows loaded"),
+        "{}",
+        run.stderr
+    );
+    assert!(place.path("out/named.csv").exists() && !place.path("out/visits.csv").exists());
+    place.ok(&[
+        "run",
+        "job.toml",
+        "--set",
+        "OUT=other",
+        "--set",
+        "enrich.visits.select=['visit']",
+    ]);
+    assert_eq!(
+        read(&place, "other/visits.csv"),
+        "visit,country_name\n1,Italy\n2,France\n3,Italy\n4,\n"
+    );
+    let mut command = place.command();
+    command.env("OUT", "third").args(["run", "job.toml"]);
+    assert!(command.output().unwrap().status.success());
+    assert!(place.path("third/visits.csv").exists());
+    for (args, words) in [
+        (["--only", "nmaed"], "did you mean `named`?"),
+        (["--set", "OTU=x"], "no variable ${OTU}"),
+        (
+            ["--set", "enrich.visits.encoding=veiw"],
+            "did you mean `view`?",
+        ),
+        (["--set", "nothing"], "a setting is KEY=VALUE"),
+    ] {
+        place.fails(&["run", "job.toml", args[0], args[1]], 2, &[words]);
+    }
+}
+
+#[test]
+fn a_circle_or_an_unset_variable_is_an_error_before_anything_is_done() {
+    let place = chain();
+    let circle = CHAIN.replace("'countries.csv'", "'out/visits.csv'");
+    place.write("circle.toml", &circle);
+    place.fails(
+        &["run", "circle.toml"],
+        2,
+        &["circle", "dimension cities needs enrich named needs dimension countries needs enrich visits needs dimension cities"],
+    );
+    place.write(
+        "unset.toml",
+        &CHAIN.replace("${OUT:-out}", "${DARNER_TEST_UNSET}"),
+    );
+    place.fails(
+        &["run", "unset.toml"],
+        2,
+        &["unset.toml: line 15:", "DARNER_TEST_UNSET"],
+    );
+    assert!(!place.path("store").exists() && !place.path("out").exists());
+}
+
+#[test]
+fn check_tells_what_would_be_done_and_does_nothing() {
+    let place = chain();
+    let before = place.names();
+    let run = place.ok(&["check", "job.toml"]);
+    for words in [
+        "load    countries  the table is not there yet",
+        "from countries.csv",
+        "2 columns: code Utf8 key, name Utf8",
+        "about 2 rows, about ",
+        "enrich  named      countries is to be loaded before",
+        "left join countries on country = code: + country_name",
+        "load    cities     its files are made by a step before",
+        "enrich  visits     cities is to be loaded before",
+        "to out/visits.csv",
+        "3 columns: visit Int64, city Utf8, country_name Utf8",
+        "ask     count",
+    ] {
+        assert!(run.stdout.contains(words), "{} lacks {words}", run.stdout);
+    }
+    assert_eq!(place.names(), before);
+    place.ok(&["run", "job.toml"]);
+    let run = place.ok(&["check", "job.toml", "--json"]);
+    assert_eq!(
+        run.stdout.matches("\"action\": \"skip\"").count(),
+        4,
+        "{}",
+        run.stdout
+    );
+    place.write("countries.csv", "code,name\nfr,France\nit,Italia\n");
+    let run = place.ok(&[
+        "check",
+        "job.toml",
+        "--only",
+        "countries",
+        "--only",
+        "named",
+    ]);
+    for words in [
+        "load    countries  the file has changed",
+        "enrich  named      countries is to be loaded before",
+    ] {
+        assert!(run.stdout.contains(words), "{} lacks {words}", run.stdout);
+    }
+}
+
+#[test]
+fn check_finds_what_a_run_would_fail_on() {
+    let place = chain();
+    for (from, to, code, words) in [
+        ("key = 'code'", "key = 'cod'", 2, "cod"),
+        (
+            "select country_name",
+            "select country_nmae",
+            2,
+            "country_nmae",
+        ),
+        (
+            "cities on city select",
+            "citis on city select",
+            3,
+            "did you mean `cities`?",
+        ),
+        ("'visits.csv'", "'visit.csv'", 3, "visit.csv"),
+        ("on country = code", "on contry = code", 2, "contry"),
+        (
+            "select name as country_name",
+            "select name as city",
+            2,
+            "taken",
+        ),
+        ("/visits.csv'", "/visits.xyz'", 2, "format"),
+        (
+            "SELECT country_name",
+            "SELECT country_nmae",
+            2,
+            "country_nmae",
+        ),
+        ("GROUP BY 1", "GRUOP BY 1", 2, "summary count"),
+    ] {
+        place.write("wrong.toml", &CHAIN.replace(from, to));
+        let run = place.run(&["check", "wrong.toml"]);
+        assert!(
+            run.stderr.contains(words),
+            "{to}: {} lacks {words}",
+            run.stderr
+        );
+        assert_eq!(run.code, Some(code), "{to}: {}", run.stderr);
+    }
+    assert!(!place.path("store").exists());
+}
