@@ -21,6 +21,7 @@ mod session;
 mod session_options;
 mod statistics;
 mod table;
+mod view;
 mod worker;
 mod write;
 
@@ -34,4 +35,8 @@ pub use self::{
     session::Session,
     session_options::SessionOptions,
     table::StoreTable,
+    view::{
+        DimensionInfo, OnDimensionChange, RefreshKind, RefreshOptions, RefreshReport, ViewInfo,
+        ViewProblems, ViewWriter,
+    },
 };
