@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use darner_engine::{Error, ErrorKind};
+use darner_engine::{Error, ErrorKind, expand};
 use darner_store::{TableSnapshot, TableSpec};
 use datafusion::{
     catalog::TableProvider,
@@ -261,7 +261,9 @@ impl Planned {
             } else if is_here && files::has_path(place) {
                 let rows = files::file_table(&state, place).await;
                 let rows = rows.map_err(to_datafusion)?;
-                Placeholder::new(place, Some(FactsKind::Files), rows)
+                // Of directories inside a directory, DataFusion makes columns.
+                let has_files = expand(&[place.to_owned()]).is_ok();
+                Placeholder::new(place, has_files.then_some(FactsKind::Files), rows)
             } else {
                 return Err(to_datafusion(no_such_relation(&store, &name)));
             };

@@ -170,9 +170,10 @@ fn facts_of(input: &LogicalPlan, scans: &[TableScan]) -> Result<Facts, String> {
         let placeholder = placeholder(scan);
         let placeholder = placeholder
             .ok_or_else(|| format!("`{}` is no table of the store and no file", scan.table_name))?;
-        let kind = placeholder
-            .kind()
-            .ok_or_else(|| format!("`{}` is itself a view", placeholder.name()))?;
+        let kind = placeholder.kind().ok_or_else(|| {
+            let name = placeholder.name();
+            format!("`{name}` is a view, or a directory of directories")
+        })?;
         Ok(Facts {
             kind,
             relation: Relation::of(placeholder.name(), &*scan.source),

@@ -348,9 +348,11 @@ fn file_of(state: &SessionState, statement: &ViewStatement) -> Result<Option<Str
         ViewStatement::Create { name, new } => {
             let base = query::base(1)?;
             let mut parsed = query::parse(&base, &new.query)?;
-            let (views, _) = resolve(state, name)?;
-            let store = views.handle.store();
-            let files = query::files_of(&mut parsed, &|name| store.table(name).is_ok());
+            // Without a store, which is then made, there are no tables.
+            let store = resolve(state, name).ok();
+            let store = store.map(|(views, _)| views.handle.store());
+            let is_table = |name: &str| store.as_ref().is_some_and(|s| s.table(name).is_ok());
+            let files = query::files_of(&mut parsed, &is_table);
             let file = files.first();
             Ok(file.map(|file| format!("CREATE MATERIALIZED VIEW ... FROM '{file}'")))
         }
