@@ -6,13 +6,20 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
-use darner_engine::{Control, Error, ErrorKind};
+use darner_engine::{Control, Error, ErrorKind, is_view};
+use darner_sql::{Session, SessionOptions};
 use darner_store::{AsOf, Store, StoreOptions, TableSnapshot};
 use indicatif::HumanBytes;
 
 use crate::{args::Args, error::Result, print, progress::Bar};
+
+/// How long is waited for what a cancelled statement has under way, and how often is looked.
+const CLOSE_PAUSE: Duration = Duration::from_millis(5);
+const CLOSE_LOOKS_MAX: usize = 2000;
 
 /// The settings of this run of the program.
 pub(crate) struct Context {
@@ -94,6 +101,18 @@ impl Context {
         ))
     }
 
+    /// A session that may do all that the command line may, with a store.
+    pub(crate) fn session(&self, store: &Arc<Store>) -> Result<Session> {
+        let mut options = SessionOptions::default();
+        options.num_threads = self.num_threads;
+        options.read_only = false;
+        options.allow_files = true;
+        options.cancel = Some(Arc::clone(&self.cancel));
+        let session = Session::with_options(options)?;
+        session.register_store(Arc::clone(store));
+        Ok(session)
+    }
+
     /// Set by a signal that asks to stop.
     pub(crate) fn cancel(&self) -> &Arc<AtomicBool> {
         &self.cancel
@@ -159,9 +178,38 @@ pub(crate) fn find_table(store: &Store, name: &str, as_of: Option<AsOf>) -> Resu
     Ok(store.table_at(name, as_of)?)
 }
 
+/// Fails if a name is that of a materialized view: what is stored of it are states, and no rows.
+pub(crate) fn check_no_view(store: &Store, name: &str, instead: &str) -> Result<()> {
+    if !is_view(store, name) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "this is for tables, and not for materialized views: view=`{name}`; {instead}"
+    ))
+    .into())
+}
+
 /// Ends the use of a store. What was committed stays committed, whatever happens here.
 pub(crate) fn close_store(store: Store) {
     if let Err(error) = store.close() {
         print::warning("all is committed, but the log could not be cleared", &error);
     }
+}
+
+/// Closes a store once what was started with it has ended.
+pub(crate) fn close_shared(mut store: Arc<Store>) {
+    for _ in 0..CLOSE_LOOKS_MAX {
+        match Arc::try_unwrap(store) {
+            Ok(store) => return close_store(store),
+            Err(shared) => store = shared,
+        }
+        thread::sleep(CLOSE_PAUSE);
+    }
+    print::warning(
+        "the store stays open",
+        &Error::new(
+            ErrorKind::Conflict,
+            "a cancelled statement is still at work",
+        ),
+    );
 }

@@ -29,7 +29,10 @@ pub use self::{
         SelectColumn, StarJoin,
     },
     key::{KeyPlan, check_key_field},
-    load::{LoadMode, LoadOptions, LoadReport, load_dimension, load_table},
+    load::{
+        LoadMode, LoadOptions, LoadReport, VIEW_PREFIX, check_is_table, is_view, load_dimension,
+        load_table,
+    },
     pipeline::{
         BatchMap, Control, EnrichReport, Enrichment, JoinReport, PIECES_PER_WORKER, Profile,
         Progress, Sinks,

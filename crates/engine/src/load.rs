@@ -48,6 +48,27 @@ pub struct LoadReport {
     pub version: Version,
 }
 
+/// Before the name of a view: the name of the watermark that says what the view is. Its state is a table of that name.
+pub const VIEW_PREFIX: &str = "darner.view/";
+
+/// Whether a name is that of a materialized view.
+pub fn is_view(store: &Store, name: &str) -> bool {
+    store.watermark(&format!("{VIEW_PREFIX}{name}")).is_some()
+}
+
+/// Fails if a name is that of a materialized view: only a refresh changes what it stores.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`], naming the view.
+pub fn check_is_table(store: &Store, name: &str) -> Result<()> {
+    if !is_view(store, name) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "a materialized view is changed by its refresh alone: view=`{name}`; change what it reads, and refresh it"
+    )))
+}
+
 /// Loads all of a source into a table, as one commit. Creates the table if there is none.
 ///
 /// Batches are decoded on the current rayon pool and encoded into the store as they come. With
@@ -64,6 +85,7 @@ pub fn load_table(
     options: &LoadOptions,
     control: &Control,
 ) -> Result<LoadReport> {
+    check_is_table(store, table)?;
     let mut transaction = store.begin()?;
     let existing = transaction.table_spec(table);
     let key = match (&options.key, &existing) {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use darner_engine::Error;
+use darner_engine::{Error, is_view};
 use darner_store::{Store, TableSnapshot};
 use datafusion::{
     catalog::{CatalogProvider, SchemaProvider, TableProvider},
@@ -27,6 +27,7 @@ use crate::{
     options::DarnerOptions,
     pin::PinSnapshots,
     table::StoreTable,
+    view::{self, ViewCache},
     write::{WriteLocks, WriteRule},
 };
 
@@ -92,6 +93,7 @@ impl StoreCatalog {
             store: RwLock::new(store),
             writes: WriteLocks::default(),
             dimensions: Arc::default(),
+            views: ViewCache::default(),
         });
         Self {
             schema: Arc::new(StoreSchema {
@@ -164,6 +166,17 @@ impl Catalogs {
 
     /// The catalog that has a table, and the table's name there.
     pub(crate) fn find(&self, table: &str) -> darner_engine::Result<(Arc<StoreHandle>, String)> {
+        let (handle, name) = self.find_stored(table)?;
+        // What is stored of it are states, and no rows.
+        if is_view(&handle.store(), &name) {
+            return Err(Error::invalid(format!(
+                "this looks into tables, and not into materialized views: view=`{name}`; read the view in FROM"
+            )));
+        }
+        Ok((handle, name))
+    }
+
+    fn find_stored(&self, table: &str) -> darner_engine::Result<(Arc<StoreHandle>, String)> {
         let all = self.all();
         let has = |handle: &StoreHandle, name: &str| handle.store().table(name).is_ok();
         // As it stands, so that names with points and capitals need no quotes inside the quotes.
@@ -207,6 +220,8 @@ pub(crate) struct StoreHandle {
     /// Held by statements that change tables.
     pub(crate) writes: WriteLocks,
     dimensions: Arc<DimensionCache>,
+    /// Views that were planned to be read.
+    pub(crate) views: ViewCache,
 }
 
 impl StoreHandle {
@@ -274,6 +289,9 @@ impl SchemaProvider for StoreSchema {
         if let Some(other) = self.other(name) {
             return Ok(Some(other));
         }
+        if let Some(view) = view::provider(&self.handle, name).await? {
+            return Ok(Some(Arc::new(view)));
+        }
         // To be there is all that is asked of a table before it is read.
         let found = self.handle.store().table(name).ok();
         Ok(found.map(|snapshot| {
@@ -284,6 +302,7 @@ impl SchemaProvider for StoreSchema {
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
         match self.other(name) {
             Some(other) => Ok(Some(other.table_type())),
+            None if is_view(&self.handle.store(), name) => Ok(Some(TableType::View)),
             None => Ok(self.is_stored(name).then_some(TableType::Base)),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema};
-use darner_engine::{Error, ErrorKind};
+use darner_engine::{Error, ErrorKind, is_view};
 use darner_store::TableSpec;
 use datafusion::{
     catalog::TableProvider,
@@ -15,7 +15,10 @@ use datafusion::{
     execution::SessionState,
     logical_expr::{CreateMemoryTable, DdlStatement, LogicalPlan},
     prelude::{SQLOptions, SessionContext},
-    sql::{parser::Statement, sqlparser::ast},
+    sql::{
+        parser::Statement,
+        sqlparser::{ast, dialect::dialect_from_str},
+    },
 };
 
 use crate::{
@@ -23,6 +26,7 @@ use crate::{
     catalog::{Catalogs, SCHEMA, StoreHandle},
     error::to_datafusion,
     table::StoreTable,
+    view::{MaterializedView, ViewNode, ViewStatement},
     write::{self, Change, Steps, WriteTarget, into_target},
 };
 
@@ -49,9 +53,7 @@ use crate::{
 /// ```
 pub async fn sql(context: &SessionContext, sql: &str, options: SQLOptions) -> Result<DataFrame> {
     let state = context.state();
-    let dialect = state.config_options().sql_parser.dialect;
-    let statement = state.sql_to_statement(sql, &dialect)?;
-    let plan = statement_to_plan(&state, statement).await?;
+    let plan = Parsed::of(&state, sql)?.plan(&state).await?;
     options.verify_plan(&plan)?;
     execute(context, plan).await
 }
@@ -66,6 +68,11 @@ pub async fn statement_to_plan(
     mut statement: Statement,
 ) -> Result<LogicalPlan> {
     write::check_statement(&statement)?;
+    if let Statement::Statement(inner) = &statement
+        && is_about_view(inner)
+    {
+        return ViewNode::plan(state, ViewStatement::of(ast::Statement::clone(inner))?);
+    }
     let key = take_key(&mut statement);
     let mut plan = state.statement_to_plan(statement).await?;
     if let (Some(key), LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create))) = (key, &mut plan)
@@ -92,6 +99,42 @@ pub async fn statement_to_plan(
         create.constraints = Constraints::new_unverified(all.collect());
     }
     Ok(plan)
+}
+
+/// A statement as it was written: about a view, or one that DataFusion reads.
+pub(crate) enum Parsed {
+    View(ViewStatement),
+    Other(Box<Statement>),
+}
+
+impl Parsed {
+    pub(crate) fn of(state: &SessionState, sql: &str) -> Result<Self> {
+        let name = state.config_options().sql_parser.dialect;
+        if let Some(dialect) = dialect_from_str(name)
+            && let Some(statement) = ViewStatement::parse(sql, dialect.as_ref())?
+        {
+            return Ok(Self::View(statement));
+        }
+        Ok(Self::Other(Box::new(state.sql_to_statement(sql, &name)?)))
+    }
+
+    pub(crate) async fn plan(self, state: &SessionState) -> Result<LogicalPlan> {
+        match self {
+            Self::View(statement) => ViewNode::plan(state, statement),
+            Self::Other(statement) => statement_to_plan(state, *statement).await,
+        }
+    }
+}
+
+/// Whether a statement that the parser knows is about a materialized view.
+fn is_about_view(statement: &ast::Statement) -> bool {
+    match statement {
+        ast::Statement::CreateView(create) => create.materialized,
+        ast::Statement::Drop { object_type, .. } => {
+            *object_type == ast::ObjectType::MaterializedView
+        }
+        _ => false,
+    }
 }
 
 /// Takes the primary key out of a `CREATE TABLE AS` that names no other columns.
@@ -126,6 +169,9 @@ fn take_key(statement: &mut Statement) -> Option<Vec<ast::Ident>> {
 /// # Errors
 /// As for [`sql`].
 pub async fn execute(context: &SessionContext, plan: LogicalPlan) -> Result<DataFrame> {
+    if let Some(node) = ViewNode::of(&plan) {
+        return Box::pin(node.run(context)).await;
+    }
     match plan {
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => {
             let state = context.state();
@@ -173,7 +219,7 @@ fn replaced(ddl: &DdlStatement) -> Option<&TableReference> {
 /// Whether a name stands for a table that is stored: not if something of the session hides it.
 pub(crate) async fn names_stored(context: &SessionContext, name: &TableReference) -> bool {
     let table = context.table_provider(name.clone()).await;
-    table.is_ok_and(|table| table.is::<StoreTable>())
+    table.is_ok_and(|table| table.is::<StoreTable>() || table.is::<MaterializedView>())
 }
 
 /// Whether a table is made of the rows of a query.
@@ -182,7 +228,10 @@ pub(crate) fn has_rows(create: &CreateMemoryTable) -> bool {
 }
 
 /// The catalog of a store that a name belongs to, and the name there.
-fn stored_name(state: &SessionState, name: &TableReference) -> Option<(Arc<StoreHandle>, String)> {
+pub(crate) fn stored_name(
+    state: &SessionState,
+    name: &TableReference,
+) -> Option<(Arc<StoreHandle>, String)> {
     let options = &state.config_options().catalog;
     let name = name
         .clone()
@@ -211,6 +260,11 @@ async fn create_table(
         _ => {}
     }
     handle.check_writable()?;
+    if is_view(&handle.store(), &name) {
+        return plan_err!(
+            "a table cannot take the place of a materialized view: view=`{name}`; DROP MATERIALIZED VIEW {name} first"
+        );
+    }
     if create.temporary {
         return plan_err!("a store has no temporary tables: table=`{name}`");
     }
@@ -274,6 +328,11 @@ pub(crate) fn store_table(handle: &StoreHandle, name: &str, table: &MemTable) ->
 pub(crate) fn drop_stored(handle: &StoreHandle, name: &str) -> Result<()> {
     handle.check_writable()?;
     let store = handle.store();
+    if is_view(&store, name) {
+        return plan_err!(
+            "a materialized view is dropped as one: view=`{name}`; DROP MATERIALIZED VIEW {name}"
+        );
+    }
     let dropped = blocking(|| {
         let mut transaction = store.begin()?;
         transaction.drop_table(name)?;

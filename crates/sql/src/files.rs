@@ -95,7 +95,7 @@ impl UrlTableFactory for FileTables {
 }
 
 /// Whether a name of no table looks like one of files: it has a directory, an extension, or is a pattern.
-fn has_path(name: &str) -> bool {
+pub(crate) fn has_path(name: &str) -> bool {
     name.contains(['/', '.', '*', '?', '[', '\\'])
 }
 
@@ -160,6 +160,90 @@ pub(crate) async fn file_table(state: &SessionState, name: &str) -> Result<Arc<d
     let table = table.await;
     let table = table.map_err(|error| from_datafusion(error).context(format!("file `{name}`")))?;
     Ok(Arc::new(table))
+}
+
+/// Files as a table with columns that are known: each file must have them.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`], naming the file, for an unknown format, or for a file that lacks a column.
+pub(crate) async fn facts_table(
+    state: &SessionState,
+    files: &[PathBuf],
+    schema: SchemaRef,
+) -> Result<Arc<dyn TableProvider>> {
+    let mut by_kind: Vec<(FileKind, Vec<ListingTableUrl>)> = Vec::new();
+    for file in files {
+        let kind = FileKind::of(file)?;
+        let url = url_of(file, false)?;
+        check_columns(state, kind, file, &url, &schema).await?;
+        match by_kind.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, urls)) => urls.push(url),
+            None => by_kind.push((kind, vec![url])),
+        }
+    }
+    let [(kind, urls)] = &by_kind[..] else {
+        return Err(Error::invalid(format!(
+            "files that are counted at once have one format: formats=`{}`",
+            by_kind.len()
+        )));
+    };
+    let options = ListingOptions::new(kind.format(state)?).with_file_extension("");
+    let config = ListingTableConfig::new_with_multi_paths(urls.clone())
+        .with_listing_options(options)
+        .with_schema(schema);
+    let table = ListingTable::try_new(config).map_err(from_datafusion)?;
+    Ok(Arc::new(table))
+}
+
+/// Fails if a file lacks a column that a table has, where that would make its rows others or nulls of its values.
+async fn check_columns(
+    state: &SessionState,
+    kind: FileKind,
+    file: &Path,
+    url: &ListingTableUrl,
+    schema: &SchemaRef,
+) -> Result<()> {
+    let cannot = |error: DataFusionError| {
+        from_datafusion(error).context(format!("cannot read `{}`", file.display()))
+    };
+    // A row of NDJSON that has no such name has no such value.
+    if kind.format == Format::NdJson {
+        return Ok(());
+    }
+    let store = state.runtime_env().object_store(url).map_err(cannot)?;
+    let listed = url.list_all_files(state, store.as_ref(), "").await;
+    let listed = listed.map_err(cannot)?.try_collect::<Vec<_>>().await;
+    let metas: Vec<ObjectMeta> = listed.map_err(cannot)?;
+    if metas.iter().all(|meta| meta.size == 0) {
+        return Ok(());
+    }
+    let format = kind.format(state)?;
+    let found = format.infer_schema(state, &store, &metas).await;
+    let found = found.map_err(cannot)?;
+    let names = |schema: &Schema| {
+        let names: Vec<&str> = schema
+            .fields()
+            .iter()
+            .map(|field| &**field.name())
+            .collect();
+        names.join(", ")
+    };
+    // Values of CSV are taken by their places.
+    let is_same = if matches!(kind.format, Format::Csv | Format::Tsv) {
+        names(&found) == names(schema)
+    } else {
+        let mut fields = schema.fields().iter();
+        fields.all(|field| found.field_with_name(field.name()).is_ok())
+    };
+    if is_same {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "a file has other columns than those before it: file=`{}` columns=`{}` expected=`{}`",
+        file.display(),
+        names(&found),
+        names(schema)
+    )))
 }
 
 /// The columns of several CSV files. They must be the same: DataFusion would take values by their places, whatever the
@@ -263,7 +347,7 @@ fn first_file(dir: &Path, depth: usize) -> Option<(PathBuf, FileKind)> {
 }
 
 /// A file's name without `file://`.
-fn local(name: &str) -> Result<&str> {
+pub(crate) fn local(name: &str) -> Result<&str> {
     match name.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("file") => Ok(rest),
         Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {

@@ -11,7 +11,9 @@ use datafusion::{
     logical_expr::{DdlStatement, LogicalPlan, Statement},
 };
 
-use crate::{error::from_datafusion, session_options::SessionOptions, table::StoreTable};
+use crate::{
+    error::from_datafusion, session_options::SessionOptions, table::StoreTable, view::ViewNode,
+};
 
 /// Settings that a statement may change where it may not name files: they say how results look and how plans are made.
 /// The others say how much memory may be used, how deep statements may be, and where files go.
@@ -60,6 +62,15 @@ impl Effects {
     }
 
     fn add(&mut self, node: &LogicalPlan, is_stored: bool) {
+        if let Some(view) = ViewNode::of(node) {
+            if view.needs() > Needs::Read {
+                self.writes(view.what(), view.needs());
+            }
+            if let Some(file) = &view.file {
+                self.names_file(file);
+            }
+            return;
+        }
         match node {
             LogicalPlan::Dml(dml) => {
                 let target = source_as_provider(&dml.target);

@@ -23,6 +23,7 @@ mod session_options;
 mod statistics;
 mod table;
 mod views;
+mod view;
 mod worker;
 mod write;
 
@@ -37,4 +38,8 @@ pub use self::{
     session::Session,
     session_options::SessionOptions,
     table::StoreTable,
+    view::{
+        DimensionInfo, OnDimensionChange, RefreshKind, RefreshOptions, RefreshReport, ViewInfo,
+        ViewProblems, ViewWriter,
+    },
 };

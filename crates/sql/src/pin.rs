@@ -2,18 +2,20 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use darner_engine::{Error, ErrorKind};
+use darner_engine::{Error, ErrorKind, VIEW_PREFIX};
 use darner_store::TableSnapshot;
 use datafusion::{
+    catalog::TableProvider,
     common::{config::ConfigOptions, tree_node::Transformed},
     datasource::{DefaultTableSource, provider_as_source, source_as_provider},
-    error::Result,
+    error::{DataFusionError, Result},
     logical_expr::LogicalPlan,
     optimizer::AnalyzerRule,
 };
 
 use crate::{
     catalog::StoreHandle, error::to_datafusion, functions::pin_lookups, table::StoreTable,
+    view::Groups,
 };
 
 /// Lets all tables of one catalog that a query reads or looks into be as of one commit: the newest one when the query is planned.
@@ -32,7 +34,7 @@ impl AnalyzerRule for PinSnapshots {
                 return Ok(Transformed::no(plan));
             };
             if let Some(table) = pin(&scan.source, &mut moments)? {
-                scan.source = provider_as_source(Arc::new(table));
+                scan.source = provider_as_source(table);
                 return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
             }
             Ok(Transformed::no(LogicalPlan::TableScan(scan)))
@@ -91,11 +93,14 @@ impl Moment {
 fn pin(
     source: &Arc<dyn datafusion::logical_expr::TableSource>,
     moments: &mut Moments,
-) -> Result<Option<StoreTable>> {
+) -> Result<Option<Arc<dyn TableProvider>>> {
     if source.downcast_ref::<DefaultTableSource>().is_none() {
         return Ok(None);
     }
     let provider = source_as_provider(source)?;
+    if let Some(groups) = provider.downcast_ref::<Groups>() {
+        return pin_groups(groups, moments).map(Some);
+    }
     let Some(table) = provider.downcast_ref::<StoreTable>() else {
         return Ok(None);
     };
@@ -103,12 +108,7 @@ fn pin(
         return Ok(None);
     };
     let name = table.snapshot().name();
-    let changed = |what: &str| {
-        to_datafusion(Error::new(
-            ErrorKind::Conflict,
-            format!("table was {what} while the query was planned: table=`{name}`; try again"),
-        ))
-    };
+    let changed = |what: &str| changed(name, what);
     let now = moments
         .table(handle, name)
         .ok_or_else(|| changed("dropped"))?;
@@ -117,5 +117,29 @@ fn pin(
     {
         return Err(changed("made anew with other columns"));
     }
-    Ok(Some(StoreTable::of(Arc::clone(handle), now.clone())))
+    let now = StoreTable::of(Arc::clone(handle), now.clone());
+    Ok(Some(Arc::new(now)))
+}
+
+/// The groups of a view as of the query's moment.
+fn pin_groups(groups: &Groups, moments: &mut Moments) -> Result<Arc<dyn TableProvider>> {
+    let name = groups.table.name();
+    let handle = Arc::clone(groups.handle());
+    let now = moments
+        .table(&handle, name)
+        .ok_or_else(|| changed(name, "dropped"))?;
+    let defined = handle.store().watermark(&format!("{VIEW_PREFIX}{name}"));
+    if now.schema() != groups.table.schema()
+        || defined.map(|watermark| watermark.version.number) != Some(groups.defined)
+    {
+        return Err(changed(name, "made anew"));
+    }
+    Ok(Arc::new(groups.at(now.clone())))
+}
+
+fn changed(name: &str, what: &str) -> DataFusionError {
+    to_datafusion(Error::new(
+        ErrorKind::Conflict,
+        format!("table was {what} while the query was planned: table=`{name}`; try again"),
+    ))
 }

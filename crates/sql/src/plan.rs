@@ -20,12 +20,13 @@ use futures::StreamExt;
 use tokio::sync::Semaphore;
 
 use crate::{
-    create,
+    create::{self, Parsed},
     error::from_datafusion,
     guard::{Effects, Needs},
     script,
     session::Session,
     session_options::SessionOptions,
+    view::ViewNode,
     worker::Task,
 };
 
@@ -72,6 +73,9 @@ impl<'s> Plan<'s> {
 
     /// What running it will give.
     pub fn answer(&self) -> Answer {
+        if let Some(node) = self.logical.as_ref().and_then(ViewNode::of) {
+            return node.answer();
+        }
         match &self.logical {
             Some(LogicalPlan::Dml(_) | LogicalPlan::Copy(_)) => Answer::Count,
             Some(LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(table)))
@@ -152,11 +156,14 @@ async fn plan(
         script::check_depth(sql, dialect.as_ref())?;
         name
     };
-    let parse = || state.sql_to_statement(sql, &name).map_err(from_datafusion);
-    let mut plan = match create::statement_to_plan(&state, parse()?).await {
+    let parsed = Parsed::of(&state, sql).map_err(from_datafusion)?;
+    let mut plan = match parsed.plan(&state).await {
         Ok(plan) => plan,
         Err(error) => {
-            let missing = missing_table(context, options, &parse()?, &error.to_string());
+            let statement = state.sql_to_statement(sql, &name);
+            let missing = statement.ok().and_then(|statement| {
+                missing_table(context, options, &statement, &error.to_string())
+            });
             return Err(missing.unwrap_or_else(|| from_datafusion(error)));
         }
     };

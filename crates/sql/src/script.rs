@@ -15,7 +15,7 @@ use datafusion::{
     },
 };
 
-use crate::error::from_datafusion;
+use crate::{create::Parsed, error::from_datafusion, view::ViewStatement};
 
 /// The most words and signs that an expression may have: each can be a level of the plan. DataFusion's time to plan grows
 /// with the square of the levels (a sum of 4,000 terms took it 40 s), and some of what walks over plans takes a piece of
@@ -41,7 +41,7 @@ pub struct Statement {
 
 /// The statements of a text, each of which can be parsed.
 pub(crate) fn parse(sql: &str, state: &SessionState) -> Result<Vec<Statement>> {
-    let (name, dialect) = dialect_of(state)?;
+    let (_, dialect) = dialect_of(state)?;
     let mut statements = split(sql, dialect.as_ref())?;
     let num_statements = statements.len();
     for statement in &mut statements {
@@ -50,9 +50,12 @@ pub(crate) fn parse(sql: &str, state: &SessionState) -> Result<Vec<Statement>> {
             _ => error.context(format!("statement at line {}", statement.line)),
         };
         check_depth(&statement.text, dialect.as_ref()).map_err(in_place)?;
-        let parsed = state.sql_to_statement(&statement.text, &name);
+        let parsed = Parsed::of(state, &statement.text);
         let parsed = parsed.map_err(|error| in_place(from_datafusion(error)))?;
-        statement.gives_rows = gives_rows(&parsed);
+        statement.gives_rows = match &parsed {
+            Parsed::View(statement) => matches!(statement, ViewStatement::Explain { .. }),
+            Parsed::Other(statement) => gives_rows(statement),
+        };
     }
     Ok(statements)
 }

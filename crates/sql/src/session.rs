@@ -17,7 +17,7 @@ use datafusion::{
 };
 
 use crate::{
-    catalog::{SCHEMA, StoreCatalog, register},
+    catalog::{SCHEMA, StoreCatalog, StoreHandle, register},
     error::from_datafusion,
     files::{self, FileTables},
     plan::{Plan, QueryStream},
@@ -226,6 +226,12 @@ impl Session {
 
     pub(crate) fn context(&self) -> &SessionContext {
         &self.context
+    }
+
+    /// The store that the session looks at, if it has one.
+    pub(crate) fn handle(&self) -> Option<Arc<StoreHandle>> {
+        let catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        catalog.as_ref().map(|catalog| Arc::clone(catalog.handle()))
     }
 
     pub(crate) fn options(&self) -> &Arc<SessionOptions> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use arrow_select::{concat::concat_batches, filter::filter_record_batch, take::take};
-use darner_engine::{Error, OnDuplicate, UniqueKeys, load_dimension, open};
+use darner_engine::{Error, OnDuplicate, UniqueKeys, check_is_table, load_dimension, open};
 use indicatif::HumanCount;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
 pub(crate) fn run(context: &Context, args: &Delete) -> Result<()> {
     let store = context.open_existing_store()?;
     let table = store.table(&args.table)?;
+    check_is_table(&store, &args.table)?;
     let key_schema = table.spec().key_schema();
     let keys = match &args.from {
         None => parse_keys(key_schema, &args.keys)?,

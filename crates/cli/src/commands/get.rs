@@ -1,8 +1,9 @@
 //! `darner get`.
 
 use arrow_select::filter::filter_record_batch;
-use darner_engine::{Error, load_dimension};
+use darner_engine::{Error, is_view, load_dimension};
 
+use super::view;
 use crate::{
     args::Get,
     context::{Context, find_table},
@@ -13,6 +14,9 @@ use crate::{
 
 pub(crate) fn run(context: &Context, args: &Get) -> Result<()> {
     let store = context.read_store()?;
+    if is_view(&store, &args.table) {
+        return view::get(context, store, args);
+    }
     let table = find_table(&store, &args.table, args.as_of)?;
     let keys = parse_keys(table.spec().key_schema(), &args.keys)?;
     let dimension = load_dimension(&table, None)?;

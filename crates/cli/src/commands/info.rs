@@ -1,16 +1,17 @@
 //! `darner info`.
 
-use darner_engine::load_dimension;
+use darner_engine::{is_view, load_dimension};
 use darner_store::{PageKind, Store};
 use indicatif::{HumanBytes, HumanCount};
 
-use super::retention::retention_text;
+use super::{retention::retention_text, view};
 use crate::{args::Info, context::Context, error::Result, print};
 
 pub(crate) fn run(context: &Context, args: &Info) -> Result<()> {
     let store = context.read_store()?;
     match &args.table {
         None => store_info(context, &store),
+        Some(name) if is_view(&store, name) => view::show(context, store, name),
         Some(table) => table_info(context, &store, table),
     }
 }

@@ -17,6 +17,7 @@ mod sql;
 mod state;
 mod tables;
 mod verify;
+mod view;
 
 use crate::{args::Command, context::Context, error::Result};
 
@@ -41,6 +42,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<()> {
         Command::Backup(args) => backup::backup(context, &args),
         Command::Restore(args) => backup::restore(context, &args),
         Command::State(args) => state::run(context, &args),
+        Command::View(command) => view::run(context, &command),
         Command::Sql(args) => sql::run(context, &args),
     }
 }

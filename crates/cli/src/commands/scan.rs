@@ -2,8 +2,9 @@
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use darner_engine::Error;
+use darner_engine::{Error, is_view};
 
+use super::view;
 use crate::{
     args::Scan,
     context::{Context, find_table},
@@ -13,6 +14,9 @@ use crate::{
 
 pub(crate) fn run(context: &Context, args: &Scan) -> Result<()> {
     let store = context.read_store()?;
+    if is_view(&store, &args.table) {
+        return view::scan(context, store, args);
+    }
     let table = find_table(&store, &args.table, args.as_of)?;
     // The store reads columns in its own order; the user may want another.
     let columns = args.select.as_ref().map(|names| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, UInt64Array};
+use darner_engine::is_view;
 use darner_store::TableSnapshot;
 
 use crate::{
@@ -27,9 +28,15 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         .map(TableSnapshot::num_rows)
         .collect::<Result<_, _>>()?;
     let names = tables.iter().map(|table| Some(table.name()));
-    let keys = tables
-        .iter()
-        .map(|table| Some(table.key_names().join(", ")));
+    // A view's rows are found by its groups: `darner view show` names them.
+    let keys = tables.iter().map(|table| {
+        let is_view = is_view(&store, table.name());
+        (!is_view).then(|| table.key_names().join(", "))
+    });
+    let kinds = tables.iter().map(|table| {
+        let is_view = is_view(&store, table.name());
+        Some(if is_view { "view" } else { "table" })
+    });
     let versions = tables
         .iter()
         .map(|t| i64::try_from(t.version().number).ok());
@@ -37,6 +44,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
     let bytes = tables.iter().map(|table| Some(table.num_bytes()));
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("table", Arc::new(names.collect::<StringArray>())),
+        ("kind", Arc::new(kinds.collect::<StringArray>())),
         ("key", Arc::new(keys.collect::<StringArray>())),
         ("rows", counts(context, num_rows.into_iter().map(Some))),
         ("bytes", Arc::new(bytes.collect::<UInt64Array>())),

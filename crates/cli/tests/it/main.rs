@@ -21,6 +21,9 @@ mod past;
 /// Keyed state on the command line.
 mod state;
 
+/// Materialized views.
+mod view;
+
 /// Verify, backup, restore, and what is said of the store as a whole.
 mod care;
 

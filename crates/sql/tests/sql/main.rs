@@ -51,6 +51,9 @@ mod merge;
 /// Older versions, and what has changed.
 mod past;
 
+/// Materialized views, against their queries as plain SQL.
+mod view;
+
 /// Statements that change rows.
 mod write;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, StringArray};
-use darner_engine::Error;
+use darner_engine::{Error, is_view};
 use darner_store::{Store, TableSnapshot};
 use indicatif::HumanCount;
 
@@ -32,13 +32,16 @@ pub(super) fn tables(context: &Context, runner: &Runner<'_>) -> Result<()> {
         .iter()
         .map(|table| table.as_ref().map(TableSnapshot::num_rows).transpose())
         .collect::<Result<Vec<_>, Error>>()?;
+    let is_view = |name: &str| store.as_ref().is_some_and(|store| is_view(store, name));
     let kinds = stored.iter().map(|table| match table {
+        Some(table) if is_view(table.name()) => "materialized view",
         Some(_) => "table",
         None => "of this session",
     });
-    let keys = stored
-        .iter()
-        .map(|table| Some(table.as_ref()?.key_names().join(", ")));
+    let keys = stored.iter().map(|table| {
+        let table = table.as_ref().filter(|table| !is_view(table.name()))?;
+        Some(table.key_names().join(", "))
+    });
     let versions = stored
         .iter()
         .map(|table| i64::try_from(table.as_ref()?.version().number).ok());
@@ -94,6 +97,14 @@ pub(super) fn table(context: &Context, runner: &Runner<'_>, name: &str) -> Resul
     let Some(table) = &stored else {
         return Ok(());
     };
+    if store.as_ref().is_some_and(|store| is_view(store, name)) {
+        let text = format!("materialized view, version {}", table.version());
+        print::note(
+            context,
+            format_args!("{text}; EXPLAIN MATERIALIZED VIEW {name} says more"),
+        );
+        return Ok(());
+    }
     print::note(
         context,
         format_args!(

@@ -3,27 +3,22 @@
 //! A statement that only reads takes a snapshot, so that it waits for nobody and nobody waits for it. One that writes
 //! has the store for itself until it is done, and no longer: between two statements of a prompt others may write.
 
-use std::{fs, io, sync::Arc, thread, time::Duration};
+use std::{fs, io, sync::Arc};
 
 use arrow_array::{RecordBatch, UInt64Array};
 use arrow_cast::cast;
 use arrow_schema::DataType;
 use darner_engine::{Error, ErrorKind};
 use darner_sql::{Answer, Needs, Plan, Session, SessionOptions};
-use darner_store::Store;
 use indicatif::HumanCount;
 
 use crate::{
     args::Output,
-    context::{Context, close_store},
+    context::{Context, close_shared},
     error::{Failure, Result},
     files::print_rows,
     print,
 };
-
-/// How long is waited for what a cancelled statement has under way, and how often is looked.
-const CLOSE_PAUSE: Duration = Duration::from_millis(5);
-const CLOSE_LOOKS_MAX: usize = 2000;
 
 /// What statements may do beyond reading tables.
 #[derive(Clone, Copy)]
@@ -170,7 +165,7 @@ impl<'c> Runner<'c> {
         let plan = self.session.plan(sql).map_err(Failure::from);
         let done = plan.and_then(|plan| self.finish(plan, output));
         let looked = self.look();
-        close(store);
+        close_shared(store);
         let done = done.map_err(|failure| match failure {
             Failure::Error(error) if error.kind() == ErrorKind::Cancelled => {
                 let error = Error::new(
@@ -223,22 +218,4 @@ fn count_of(rows: &RecordBatch) -> Result<u64> {
 pub(super) fn count_text(num_rows: u64) -> String {
     let ending = if num_rows == 1 { "" } else { "s" };
     format!("{} row{ending}", HumanCount(num_rows))
-}
-
-/// Closes a store once what was started with it has ended.
-fn close(mut store: Arc<Store>) {
-    for _ in 0..CLOSE_LOOKS_MAX {
-        match Arc::try_unwrap(store) {
-            Ok(store) => return close_store(store),
-            Err(shared) => store = shared,
-        }
-        thread::sleep(CLOSE_PAUSE);
-    }
-    print::warning(
-        "the store stays open",
-        &Error::new(
-            ErrorKind::Conflict,
-            "a cancelled statement is still at work",
-        ),
-    );
 }

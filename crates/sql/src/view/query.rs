@@ -1,0 +1,223 @@
+//! The query of a view, planned.
+//!
+//! Views are planned in a session of their own, with DataFusion's defaults: what a view says must not depend on who
+//! asks. It knows the relations that the query names, and nothing else.
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, LazyLock},
+};
+
+use darner_engine::{Error, ErrorKind};
+use datafusion::{
+    catalog::{
+        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+        MemorySchemaProvider, TableProvider,
+    },
+    common::{TableReference, internal_err, plan_err},
+    error::Result,
+    execution::{SessionState, SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
+    logical_expr::LogicalPlan,
+    prelude::{SessionConfig, SessionContext},
+    sql::{
+        parser::Statement,
+        sqlparser::ast::{self, VisitMut, VisitorMut},
+    },
+};
+
+use crate::{
+    catalog::SCHEMA,
+    error::to_datafusion,
+    files::{has_path, local},
+    lookup_join,
+    options::DarnerOptions,
+    session::CATALOG,
+};
+
+/// What every view's planning begins with.
+static BASE: LazyLock<Result<SessionState>> = LazyLock::new(|| {
+    let config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_create_default_catalog_and_schema(false);
+    // As in every session: a list of files that was made once would not have those that came later.
+    let runtime = RuntimeEnvBuilder::new()
+        .with_object_list_cache_limit(0)
+        .build_arc()?;
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    DarnerOptions::add_to(&context);
+    lookup_join::install(&context);
+    Ok(context.state())
+});
+
+/// A session without relations. It works with so many threads.
+pub(crate) fn base(num_threads: usize) -> Result<SessionState> {
+    let base = match &*BASE {
+        Ok(base) => base.clone(),
+        Err(error) => {
+            let message = format!("views cannot be planned: {error}");
+            return Err(to_datafusion(Error::internal(message)));
+        }
+    };
+    let config = base
+        .config()
+        .clone()
+        .with_target_partitions(num_threads.max(1));
+    Ok(SessionStateBuilder::new_from_existing(base)
+        .with_config(config)
+        .build())
+}
+
+/// A query, parsed.
+pub(crate) fn parse(state: &SessionState, query: &str) -> Result<Statement> {
+    let dialect = state.config_options().sql_parser.dialect;
+    let statement = state.sql_to_statement(query, &dialect)?;
+    match &statement {
+        Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)) => Ok(statement),
+        _ => plan_err!("a view is a query: CREATE MATERIALIZED VIEW name AS SELECT ..."),
+    }
+}
+
+/// The relations that a query names, once each.
+pub(crate) fn relations(
+    state: &SessionState,
+    statement: &Statement,
+) -> Result<Vec<TableReference>> {
+    let mut names = state.resolve_table_references(statement)?;
+    let mut seen = Vec::new();
+    names.retain(|name| {
+        let is_new = !seen.contains(name);
+        seen.push(name.clone());
+        is_new && !state.table_functions().contains_key(name.table())
+    });
+    Ok(names)
+}
+
+/// Plans a query on these relations, as it is before the optimizer.
+pub(crate) async fn analyze(
+    state: &SessionState,
+    statement: Statement,
+    relations: Vec<(TableReference, Arc<dyn TableProvider>)>,
+) -> Result<(SessionState, LogicalPlan)> {
+    let catalogs = MemoryCatalogProviderList::new();
+    for (name, provider) in relations {
+        let name = name.resolve(CATALOG, SCHEMA);
+        let catalog = catalogs.catalog(&name.catalog).unwrap_or_else(|| {
+            let catalog: Arc<dyn CatalogProvider> = Arc::new(MemoryCatalogProvider::new());
+            catalogs.register_catalog(name.catalog.to_string(), Arc::clone(&catalog));
+            catalog
+        });
+        if catalog.schema(&name.schema).is_none() {
+            catalog.register_schema(&name.schema, Arc::new(MemorySchemaProvider::new()))?;
+        }
+        let Some(schema) = catalog.schema(&name.schema) else {
+            return internal_err!("a schema that was just made is not there");
+        };
+        schema.register_table(name.table.to_string(), provider)?;
+    }
+    let state = SessionStateBuilder::new_from_existing(state.clone())
+        .with_catalog_list(Arc::new(catalogs))
+        .build();
+    let plan = state.statement_to_plan(statement).await?;
+    let plan = state
+        .analyzer()
+        .execute_and_check(plan, state.config_options(), |_, _| {})?;
+    Ok((state, plan))
+}
+
+/// The files that a query names, as they stand there.
+pub(crate) fn files_of(statement: &mut Statement, is_table: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let mut paths = Paths {
+        is_table,
+        found: Vec::new(),
+        is_kept: true,
+        error: None,
+    };
+    visit(statement, &mut paths);
+    paths.found
+}
+
+/// Makes the paths of a query whole, so that it means the same wherever it is run. `is_table` says which names are of
+/// tables.
+pub(crate) fn make_whole(statement: &mut Statement, is_table: &dyn Fn(&str) -> bool) -> Result<()> {
+    let mut paths = Paths {
+        is_table,
+        found: Vec::new(),
+        is_kept: false,
+        error: None,
+    };
+    visit(statement, &mut paths);
+    match paths.error {
+        None => Ok(()),
+        Some(error) => Err(to_datafusion(error)),
+    }
+}
+
+fn visit(statement: &mut Statement, paths: &mut Paths<'_>) {
+    if let Statement::Statement(statement) = statement {
+        // Nothing breaks off.
+        let _: ControlFlow<()> = statement.visit(paths);
+    }
+}
+
+struct Paths<'f> {
+    is_table: &'f dyn Fn(&str) -> bool,
+    found: Vec<String>,
+    /// Whether the statement stays as it is.
+    is_kept: bool,
+    error: Option<Error>,
+}
+
+impl VisitorMut for Paths<'_> {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
+        let ast::TableFactor::Table {
+            name, alias, args, ..
+        } = factor
+        else {
+            return ControlFlow::Continue(());
+        };
+        let [ast::ObjectNamePart::Identifier(ident)] = &mut name.0[..] else {
+            return ControlFlow::Continue(());
+        };
+        let is_file = ident.quote_style.is_some()
+            && args.is_none()
+            && !(self.is_table)(&ident.value)
+            && (has_path(&ident.value) || Path::new(&ident.value).exists());
+        if !is_file {
+            return ControlFlow::Continue(());
+        }
+        self.found.push(ident.value.clone());
+        if self.is_kept {
+            return ControlFlow::Continue(());
+        }
+        match whole(&ident.value) {
+            Ok(whole) => {
+                // Columns may be named by the path as it was written.
+                alias.get_or_insert_with(|| ast::TableAlias {
+                    explicit: true,
+                    name: ast::Ident::with_quote('"', ident.value.clone()),
+                    columns: Vec::new(),
+                    at: None,
+                });
+                ident.value = whole;
+            }
+            Err(error) => self.error = Some(error),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A path from the root. What is a pattern stays one.
+pub(crate) fn whole(path: &str) -> darner_engine::Result<String> {
+    let path = local(path)?;
+    let whole = std::path::absolute(path)
+        .map_err(|error| Error::io(format!("no such path: path=`{path}`"), error))?;
+    whole.into_os_string().into_string().map_err(|_| {
+        Error::new(
+            ErrorKind::Invalid,
+            format!("path is not UTF-8: path=`{path}`"),
+        )
+    })
+}
