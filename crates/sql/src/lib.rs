@@ -22,8 +22,8 @@ mod session;
 mod session_options;
 mod statistics;
 mod table;
-mod views;
 mod view;
+mod views;
 mod worker;
 mod write;
 
@@ -40,6 +40,6 @@ pub use self::{
     table::StoreTable,
     view::{
         DimensionInfo, OnDimensionChange, RefreshKind, RefreshOptions, RefreshReport, ViewInfo,
-        ViewProblems, ViewWriter,
+        ViewProblems, ViewWriter, relations_of, with_files,
     },
 };

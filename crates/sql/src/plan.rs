@@ -9,7 +9,7 @@ use std::{
 };
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{Schema, SchemaRef};
 use darner_engine::{Error, Result};
 use datafusion::{
     logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement},
@@ -64,6 +64,15 @@ impl<'s> Plan<'s> {
             logical: Some(plan),
             needs,
         })
+    }
+
+    /// The columns of its rows, as they are known before it runs.
+    pub fn schema(&self) -> SchemaRef {
+        let plan = self.logical.as_ref();
+        plan.map_or_else(
+            || Arc::new(Schema::empty()),
+            |plan| Arc::clone(plan.schema().inner()),
+        )
     }
 
     /// What the store must be open for.

@@ -81,7 +81,7 @@ fn refresh(context: &Context, args: &ViewRefresh) -> Result<()> {
 }
 
 /// Says what was done.
-fn tell(context: &Context, report: &RefreshReport) -> Result<()> {
+pub(crate) fn tell(context: &Context, report: &RefreshReport) -> Result<()> {
     if context.json {
         return print::result(serde_json::json!({
             "view": report.view,

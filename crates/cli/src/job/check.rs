@@ -22,7 +22,7 @@ use super::{
     memory::{DimensionMemory, Due, EnrichMemory},
     names::hint,
     order::{Step, in_order, only, reads},
-    step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep},
+    step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep, ViewStep},
     steps::plan,
 };
 use crate::{
@@ -152,6 +152,7 @@ pub(crate) fn check(context: &Context, job: &Job, names: &[String]) -> Result<()
         let result = match step {
             Step::Dimension(name, step) => checker.dimension(name, step, &mut checked),
             Step::Enrich(name, step) => checker.enrich(name, step, &mut checked),
+            Step::View(name, step) => checker.view(name, step, &mut checked),
             Step::Summary(_, step) => checker.summary(step, &mut checked),
         };
         if let Err(failure) = result {
@@ -334,6 +335,52 @@ impl Checker<'_> {
     /// Plans the question, on tables and files that may have no rows yet.
     fn summary(&mut self, step: &SummaryStep, checked: &mut Checked) -> Result<()> {
         checked.action = "ask";
+        self.session()?.plan(&step.query)?;
+        Ok(())
+    }
+
+    /// Plans the query of a view in the same way.
+    fn view(&mut self, name: &str, step: &ViewStep, checked: &mut Checked) -> Result<()> {
+        let is_planned = |output: &str| {
+            let steps = self.job.enrich.0.iter();
+            let mut steps = steps.filter(|(name, _)| name == output);
+            steps.any(|(_, step)| {
+                let path = self.job.path(&step.to);
+                self.outputs.iter().any(|(output, _)| *output == path)
+            })
+        };
+        let query = self.job.view_query(step, is_planned)?;
+        let session = self.session()?;
+        let plan = session.plan(&query)?;
+        let schema = plan.schema();
+        checked.columns = schema
+            .fields()
+            .iter()
+            .map(|field| Column {
+                name: field.name().clone(),
+                data_type: field.data_type().to_string(),
+                key: false,
+            })
+            .collect();
+        let is_there = session.view_names().iter().any(|view| view == name);
+        (checked.action, checked.why) = if is_there {
+            ("refresh", "with what is new in its sources".to_owned())
+        } else {
+            ("make", "there is no such view yet".to_owned())
+        };
+        self.tables.insert(
+            name.to_owned(),
+            Table {
+                schema,
+                key: Vec::new(),
+                size: None,
+            },
+        );
+        Ok(())
+    }
+
+    /// A place for questions about what the steps before leave.
+    fn session(&self) -> Result<Session> {
         let mut options = SessionOptions::default();
         options.num_threads = self.context.num_threads;
         options.allow_files = true;
@@ -362,8 +409,7 @@ impl Checker<'_> {
                 None => {}
             }
         }
-        session.plan(&step.query)?;
-        Ok(())
+        Ok(session)
     }
 
     /// The files of a step, or the columns that the step before it will write into them.

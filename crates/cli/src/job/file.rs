@@ -13,6 +13,9 @@
 //! join = ["airports as origin_airport on origin = faa select name as origin_name"]
 //! to = "out/flights.parquet"
 //!
+//! [view.delays]
+//! query = "SELECT carrier, avg(dep_delay) AS delay FROM flights GROUP BY carrier"
+//!
 //! [summary.by_airport]
 //! query = "SELECT origin_name, count(*) AS flights FROM flights GROUP BY origin_name"
 //! ```
@@ -26,11 +29,12 @@ use std::{
 };
 
 use darner_engine::{Error, Result};
+use darner_sql::with_files;
 use serde::Deserialize;
 
 use super::{
     order::normal,
-    step::{DimensionStep, EnrichStep, OneOrMore, Steps, SummaryStep},
+    step::{DimensionStep, EnrichStep, OneOrMore, Steps, SummaryStep, ViewStep},
     variables::{self, Setting},
 };
 
@@ -49,6 +53,8 @@ pub(crate) struct Job {
     pub(crate) dimension: Steps<DimensionStep>,
     #[serde(default)]
     pub(crate) enrich: Steps<EnrichStep>,
+    #[serde(default)]
+    pub(crate) view: Steps<ViewStep>,
     #[serde(default)]
     pub(crate) summary: Steps<SummaryStep>,
 }
@@ -75,14 +81,15 @@ impl Job {
         for (name, step) in &self.enrich.0 {
             step.validate()
                 .map_err(|error| error.context(format!("enrich {name}")))?;
-            if self
-                .dimension
-                .0
-                .iter()
-                .any(|dimension| dimension.0 == *name)
-            {
+        }
+        let dimensions = self.dimension.0.iter().map(|(name, _)| ("dimension", name));
+        let enrichments = self.enrich.0.iter().map(|(name, _)| ("enrichment", name));
+        let views = self.view.0.iter().map(|(name, _)| ("view", name));
+        let mut kinds: HashMap<&str, &str> = HashMap::new();
+        for (kind, name) in dimensions.chain(enrichments).chain(views) {
+            if let Some(other) = kinds.insert(name, kind) {
                 return Err(Error::invalid(format!(
-                    "a dimension and an enrichment have one name, so that SQL could not tell them apart: name=`{name}`"
+                    "steps have one name, so that SQL could not tell them apart: name=`{name}` kinds=`{other}, {kind}`"
                 )));
             }
         }
@@ -103,6 +110,20 @@ impl Job {
     /// A path of the job file, from where the program runs.
     pub(crate) fn path(&self, path: &Path) -> PathBuf {
         self.dir.join(path)
+    }
+
+    /// The query of a view, with the names and paths of the job file as paths from where the program runs. A name for which
+    /// `is_left` stays.
+    pub(crate) fn view_query(
+        &self,
+        step: &ViewStep,
+        is_left: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        let outputs = self.enrich.0.iter().filter(|(name, _)| !is_left(name));
+        let files: Vec<(String, PathBuf)> = outputs
+            .map(|(name, step)| (name.clone(), self.path(&step.to)))
+            .collect();
+        with_files(&step.query, &self.dir, &files)
     }
 
     /// File patterns of the job file, from where the program runs.

@@ -10,12 +10,13 @@ use std::{
 };
 
 use darner_engine::{Error, Result};
+use darner_sql::relations_of;
 use glob::Pattern;
 
 use super::{
     file::Job,
     names::hint,
-    step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep},
+    step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep, ViewStep},
 };
 
 /// One step of a job.
@@ -23,13 +24,17 @@ use super::{
 pub(crate) enum Step<'j> {
     Dimension(&'j str, &'j DimensionStep),
     Enrich(&'j str, &'j EnrichStep),
+    View(&'j str, &'j ViewStep),
     Summary(&'j str, &'j SummaryStep),
 }
 
 impl<'j> Step<'j> {
     pub(crate) fn name(&self) -> &'j str {
         match self {
-            Self::Dimension(name, _) | Self::Enrich(name, _) | Self::Summary(name, _) => name,
+            Self::Dimension(name, _)
+            | Self::Enrich(name, _)
+            | Self::View(name, _)
+            | Self::Summary(name, _) => name,
         }
     }
 
@@ -37,6 +42,7 @@ impl<'j> Step<'j> {
         match self {
             Self::Dimension(..) => "dimension",
             Self::Enrich(..) => "enrich",
+            Self::View(..) => "view",
             Self::Summary(..) => "summary",
         }
     }
@@ -46,7 +52,7 @@ impl<'j> Step<'j> {
         match self {
             Self::Dimension(_, step) => Some(&step.from),
             Self::Enrich(_, step) => Some(&step.from),
-            Self::Summary(..) => None,
+            Self::View(..) | Self::Summary(..) => None,
         }
     }
 }
@@ -64,10 +70,12 @@ impl fmt::Display for Step<'_> {
 pub(crate) fn in_order(job: &Job) -> Result<Vec<Step<'_>>> {
     let dimensions = job.dimension.0.iter();
     let enrichments = job.enrich.0.iter();
+    let views = job.view.0.iter();
     let summaries = job.summary.0.iter();
     let steps: Vec<Step<'_>> = dimensions
         .map(|(name, step)| Step::Dimension(name, step))
         .chain(enrichments.map(|(name, step)| Step::Enrich(name, step)))
+        .chain(views.map(|(name, step)| Step::View(name, step)))
         .chain(summaries.map(|(name, step)| Step::Summary(name, step)))
         .collect();
     let mut waits_for = Vec::with_capacity(steps.len());
@@ -135,7 +143,28 @@ fn waits(job: &Job, step: &Step<'_>, other: &Step<'_>) -> Result<bool> {
             }
             Ok(false)
         }
-        (Step::Summary(..), Step::Dimension(..) | Step::Enrich(..)) => Ok(true),
+        (Step::Enrich(name, step), Step::View(view, _)) => {
+            let joins = step
+                .joins()
+                .map_err(|error| error.context(format!("enrich {name}")))?;
+            Ok(joins.iter().any(|join| join.table == *view))
+        }
+        (Step::View(name, view), _) => {
+            let names =
+                relations_of(&view.query).map_err(|error| error.context(format!("view {name}")))?;
+            Ok(match other {
+                Step::Dimension(other, _) | Step::View(other, _) => {
+                    name != other && names.iter().any(|name| name == other)
+                }
+                Step::Enrich(other, writer) => names.iter().any(|name| {
+                    let reads_it =
+                        |output: &PathBuf| reads(&job.path(Path::new(name)), &job.path(output));
+                    name == other || writer.outputs().any(reads_it)
+                }),
+                Step::Summary(..) => false,
+            })
+        }
+        (Step::Summary(..), Step::Dimension(..) | Step::Enrich(..) | Step::View(..)) => Ok(true),
         (_, Step::Enrich(_, writer)) => {
             let Some(from) = step.from() else {
                 return Ok(false);

@@ -174,6 +174,36 @@ pub(crate) struct SummaryStep {
     pub(crate) query: String,
 }
 
+/// A view, which is kept up to date.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ViewStep {
+    pub(crate) query: String,
+    #[serde(default)]
+    pub(crate) on_dimension_change: ViewChangeName,
+    #[serde(default)]
+    pub(crate) on_file_change: FileChangeName,
+}
+
+/// What a view does about rows that were joined with a dimension as it was before.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ViewChangeName {
+    #[default]
+    Keep,
+    Rebuild,
+}
+
+/// What a view does about a file whose rows it has counted, and which is another now or gone. What the job itself writes
+/// anew is always counted anew.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FileChangeName {
+    #[default]
+    Error,
+    Rebuild,
+}
+
 /// One or several of something.
 #[derive(Clone, Debug)]
 pub(crate) struct OneOrMore(Vec<String>);

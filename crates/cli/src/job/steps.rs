@@ -6,7 +6,9 @@ use std::{
 };
 
 use darner_engine::{Error, ErrorKind, LoadMode, LoadOptions, load_table, open_all};
-use darner_sql::{Session, SessionOptions};
+use darner_sql::{
+    OnDimensionChange, RefreshKind, RefreshOptions, Session, SessionOptions, relations_of,
+};
 use darner_store::Store;
 use indicatif::HumanCount;
 
@@ -14,12 +16,14 @@ use super::{
     directory,
     file::Job,
     memory::{DimensionMemory, Due, EnrichMemory, encode},
-    order::{Step, in_order, only},
-    step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep},
+    order::{Step, in_order, only, reads},
+    step::{
+        DimensionStep, EnrichStep, FileChangeName, OneOrMore, SummaryStep, ViewChangeName, ViewStep,
+    },
 };
 use crate::{
     args::Output,
-    commands::enrich,
+    commands::{enrich, view},
     context::{Context, close_store},
     enrichment::{Done, Lineage, Plan, execute},
     error::{Failure, Result},
@@ -37,6 +41,7 @@ pub(crate) fn run(context: &Context, job: &Job, names: &[String]) -> Result<()> 
         let done = match step {
             Step::Dimension(name, dimension) => load(context, job, &store, name, dimension),
             Step::Enrich(name, enrichment) => enrich(context, job, &store, name, enrichment),
+            Step::View(name, view) => keep_view(context, job, &store, name, view),
             Step::Summary(name, summary) => {
                 let session = match &mut session {
                     Some(session) => session,
@@ -203,6 +208,54 @@ fn enrich(
         Err(failure) => return Err(failure),
     }
     Ok(memory.remember(store, job, name, step, done.report)?)
+}
+
+/// Makes a view, or refreshes it.
+fn keep_view(
+    context: &Context,
+    job: &Job,
+    store: &Arc<Store>,
+    name: &str,
+    step: &ViewStep,
+) -> Result<()> {
+    let query = job.view_query(step, |_| false)?;
+    let session = context.session(store)?;
+    let mut report = session.ensure_view(name, &query)?;
+    if report.kind == RefreshKind::Existed {
+        let mut options = RefreshOptions::default();
+        options.on_dimension_change = match step.on_dimension_change {
+            ViewChangeName::Keep => OnDimensionChange::Keep,
+            ViewChangeName::Rebuild => OnDimensionChange::Rebuild,
+        };
+        report = match session.refresh_view(name, &options) {
+            // A file that was counted is another now, or gone.
+            Err(error)
+                if error.kind() == ErrorKind::Data
+                    && (step.on_file_change == FileChangeName::Rebuild
+                        || reads_outputs(job, step)?) =>
+            {
+                options.rebuild = true;
+                session.refresh_view(name, &options)?
+            }
+            refreshed => refreshed?,
+        };
+    }
+    view::tell(context, &report)
+}
+
+/// Whether a view counts what the job writes.
+fn reads_outputs(job: &Job, step: &ViewStep) -> Result<bool> {
+    let names = relations_of(&step.query)?;
+    Ok(job.enrich.0.iter().any(|(output, enrichment)| {
+        let reads_it = |name: &String| {
+            let path = job.path(Path::new(name));
+            name == output
+                || enrichment
+                    .outputs()
+                    .any(|output| reads(&path, &job.path(output)))
+        };
+        names.iter().any(reads_it)
+    }))
 }
 
 fn summarise(context: &Context, session: &Session, name: &str, step: &SummaryStep) -> Result<()> {

@@ -16,6 +16,7 @@ mod changes;
 mod define;
 mod explain;
 mod lookup;
+mod names;
 mod prepared;
 mod push;
 mod query;
@@ -31,6 +32,7 @@ mod verify;
 
 pub use self::{
     explain::{DimensionInfo, ViewInfo},
+    names::{relations_of, with_files},
     push::ViewWriter,
     refresh::{OnDimensionChange, RefreshKind, RefreshOptions, RefreshReport},
     verify::ViewProblems,

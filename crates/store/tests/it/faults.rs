@@ -103,7 +103,7 @@ fn an_fsync_that_nobody_waits_for_and_that_fails_ends_the_commits() {
     let key = |number: u64| number.to_be_bytes();
     let mut num_done = 0;
     {
-        let store = Store::open(&dir.path().join("store"), options).unwrap();
+        let store = Store::open(dir.path().join("store"), options).unwrap();
         let state = store.state("n").unwrap();
         let error = loop {
             match state.put(&key(num_done), &value) {
@@ -124,7 +124,7 @@ fn an_fsync_that_nobody_waits_for_and_that_fails_ends_the_commits() {
         assert_eq!(later.kind(), ErrorKind::Unavailable, "{later:?}");
     }
     drop(observed);
-    let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
+    let store = Store::open(dir.path().join("store"), StoreOptions::default()).unwrap();
     let state = store.state("n").unwrap();
     for number in 0..num_done {
         assert_eq!(
