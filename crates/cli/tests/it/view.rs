@@ -160,12 +160,12 @@ fn a_refresh_that_is_killed_counts_each_file_once() {
     let mut seed = 1_u64;
     let mut num_killed = 0;
     for round in 2..14 {
-        let rows: String = (0..400)
+        let lines: String = (0..400)
             .map(|i| format!("{},{i}\n", ["UA", "DL", "AA", "B6"][i % 4]))
             .collect();
         place.write(
             &format!("in/{round}.csv"),
-            &format!("carrier,delay\n{rows}"),
+            &format!("carrier,delay\n{lines}"),
         );
         let mut child = place
             .command()

@@ -119,6 +119,14 @@ impl Aggregation {
         self.group_by.is_single()
     }
 
+    /// What makes values of a function's states.
+    pub(crate) fn finisher(&self, function: usize) -> Finisher {
+        Finisher {
+            function: Arc::clone(&self.functions[function]),
+            is_global: self.group_by.is_true_no_grouping(),
+        }
+    }
+
     pub(crate) fn functions(&self) -> &[Arc<AggregateFunctionExpr>] {
         &self.functions
     }
@@ -251,29 +259,38 @@ impl Aggregation {
     }
 }
 
-/// Makes values of states: one for each row.
-pub(crate) fn finish(
-    function: &AggregateFunctionExpr,
-    states: &[ArrayRef],
-    num_rows: usize,
-) -> Result<ArrayRef> {
-    if function.groups_accumulator_supported() {
-        let mut accumulator = function.create_groups_accumulator()?;
-        let groups: Vec<usize> = (0..num_rows).collect();
-        accumulator.merge_batch(states, &groups, num_rows)?;
-        return accumulator.evaluate(EmitTo::All);
+/// Makes values of a function's states.
+#[derive(Debug, Clone)]
+pub(crate) struct Finisher {
+    pub(crate) function: Arc<AggregateFunctionExpr>,
+    /// Whether the states are of all rows at once.
+    is_global: bool,
+}
+
+impl Finisher {
+    /// One value for each row.
+    pub(crate) fn finish(&self, states: &[ArrayRef], num_rows: usize) -> Result<ArrayRef> {
+        // DataFusion has two forms of many functions, one of which counts for groups, and their states are not the same:
+        // an average of nothing has a count of 0 or of null. The form that made the states must finish them.
+        if self.function.groups_accumulator_supported() && !self.is_global {
+            let mut accumulator = self.function.create_groups_accumulator()?;
+            let groups: Vec<usize> = (0..num_rows).collect();
+            accumulator.merge_batch(states, &groups, num_rows)?;
+            return accumulator.evaluate(EmitTo::All);
+        }
+        let values = (0..num_rows).map(|row| {
+            let mut accumulator = self.function.create_accumulator()?;
+            let state: Vec<ArrayRef> = states.iter().map(|column| column.slice(row, 1)).collect();
+            accumulator.merge_batch(&state)?;
+            accumulator.evaluate()
+        });
+        let values = values.collect::<Result<Vec<_>>>()?;
+        if values.is_empty() {
+            let data_type = self.function.field().data_type().clone();
+            return Ok(arrow_array::new_empty_array(&data_type));
+        }
+        ScalarValue::iter_to_array(values)
     }
-    let values = (0..num_rows).map(|row| {
-        let mut accumulator = function.create_accumulator()?;
-        let state: Vec<ArrayRef> = states.iter().map(|column| column.slice(row, 1)).collect();
-        accumulator.merge_batch(&state)?;
-        accumulator.evaluate()
-    });
-    let values = values.collect::<Result<Vec<_>>>()?;
-    if values.is_empty() {
-        return Ok(arrow_array::new_empty_array(function.field().data_type()));
-    }
-    ScalarValue::iter_to_array(values)
 }
 
 /// The columns of the input that an aggregate looks at: one at least, so that there are rows.

@@ -14,7 +14,7 @@ use datafusion::{
 };
 
 use super::{
-    aggregation::{Aggregation, finish},
+    aggregation::Aggregation,
     define::StoredView,
     prepared::{Prepared, provider_of},
     query,
@@ -175,7 +175,7 @@ pub(crate) fn finished(aggregation: &Aggregation, states: &RecordBatch) -> Resul
         let column = if num_rows == 0 {
             new_null_array(function.field().data_type(), 0)
         } else {
-            finish(function, states, num_rows)?
+            aggregation.finisher(place).finish(states, num_rows)?
         };
         fields.push(Field::new(
             format!("a{}", num_groups + place),

@@ -16,7 +16,7 @@ use datafusion::{
     error::Result,
     execution::TaskContext,
     logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType, dml::InsertOp},
-    physical_expr::{EquivalenceProperties, PhysicalExpr, aggregate::AggregateFunctionExpr},
+    physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan,
         ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions, SendableRecordBatchStream,
@@ -26,7 +26,7 @@ use datafusion::{
 };
 use futures::StreamExt;
 
-use super::aggregation::{Aggregation, finish};
+use super::aggregation::{Aggregation, Finisher};
 use crate::{catalog::StoreHandle, pushdown::classify, table::StoreTable};
 
 /// The finished groups of a view.
@@ -148,8 +148,7 @@ impl TableProvider for Groups {
                 Some(function) => {
                     let columns = self.aggregation.state_columns(function)?;
                     let places = columns.map(place).collect::<Result<Vec<_>>>()?;
-                    let function = Arc::clone(&self.aggregation.functions()[function]);
-                    Output::Aggregate(function, places)
+                    Output::Aggregate(self.aggregation.finisher(function), places)
                 }
             });
         }
@@ -166,7 +165,7 @@ enum Output {
     /// The column that is there.
     Group(usize),
     /// The value of a function, from the columns of its states.
-    Aggregate(Arc<AggregateFunctionExpr>, Vec<usize>),
+    Aggregate(Finisher, Vec<usize>),
 }
 
 /// Makes values of states, row by row.
@@ -204,12 +203,12 @@ fn finish_rows(rows: &RecordBatch, outputs: &[Output], schema: &SchemaRef) -> Re
     for output in outputs {
         columns.push(match output {
             Output::Group(place) => Arc::clone(rows.column(*place)),
-            Output::Aggregate(function, places) => {
+            Output::Aggregate(finisher, places) => {
                 let states: Vec<ArrayRef> = places
                     .iter()
                     .map(|place| Arc::clone(rows.column(*place)))
                     .collect();
-                finish(function, &states, rows.num_rows())?
+                finisher.finish(&states, rows.num_rows())?
             }
         });
     }
@@ -225,7 +224,7 @@ impl DisplayAs for FinishExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let functions = self.outputs.iter().filter_map(|output| match output {
             Output::Group(_) => None,
-            Output::Aggregate(function, _) => Some(function.name()),
+            Output::Aggregate(finisher, _) => Some(finisher.function.name()),
         });
         let functions: Vec<&str> = functions.collect();
         write!(f, "FinishExec: aggr=[{}]", functions.join(", "))
@@ -243,10 +242,6 @@ impl ExecutionPlan for FinishExec {
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
         vec![&self.input]
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
     }
 
     fn apply_expressions(
