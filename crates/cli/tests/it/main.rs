@@ -36,6 +36,9 @@ mod jobs;
 /// Jobs whose output is a directory: resumed, skipped, split.
 mod directory;
 
+/// What it is like to use: guessed jobs, manuals, notes, metrics.
+mod feel;
+
 /// What becomes of keys and misses, and what must hold of an output.
 mod contract;
 
