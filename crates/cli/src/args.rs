@@ -34,6 +34,15 @@ pub(crate) struct Args {
     /// Print results and errors only.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    /// Say more: why a step of a job is done, and each file of a directory.
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// How notes and errors are written to standard error: as text, or as one JSON object a line.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+    /// Write counters and timings of a job or an enrichment to a file, in the text format of Prometheus.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) metrics_file: Option<PathBuf>,
     /// Print results as JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -55,6 +64,24 @@ pub(crate) enum Command {
                             Examples:\n  darner check data/flights.toml\n  darner check job.toml --only flights --json"
     )]
     Check(Run),
+    /// Write a job for some files, with comments: keys and joins are guessed from what is in them.
+    #[command(
+        after_help = "Files whose rows have a key are taken for dimensions, others for facts; look at what was guessed. The job \
+                            is written to standard output unless -o is given.\n\n\
+                            Example:\n  darner init data/*.csv data/flights.parquet -o job.toml && darner check job.toml"
+    )]
+    Init(Init),
+    /// Print a script that completes commands and options in a shell.
+    #[command(
+        after_help = "Examples:\n  darner completions bash > ~/.local/share/bash-completion/completions/darner\n  \
+                            darner completions zsh > ~/.zfunc/_darner"
+    )]
+    Completions(Completions),
+    /// Print the manual page, or write those of all commands into a directory.
+    #[command(
+        after_help = "Examples:\n  darner man | man -l -\n  darner man ~/.local/share/man/man1"
+    )]
+    Man(Man),
     /// Load files into a dimension table; creates the table.
     #[command(
         after_help = "Examples:\n  darner load airports airports.csv --key faa --null NA\n  \
@@ -185,6 +212,28 @@ pub(crate) struct Run {
     /// A variable of the job (${KEY} in its texts), or a field such as enrich.flights.to; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub(crate) set: Vec<(String, String)>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Init {
+    /// Files, directories or patterns.
+    #[arg(required = true)]
+    pub(crate) files: Vec<String>,
+    /// Where the job goes; a file that is there is not replaced.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completions {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Man {
+    /// The directory; the page of darner itself is printed unless given.
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -633,6 +682,14 @@ pub(crate) struct Output {
 pub(crate) enum RowFormat {
     Table,
     File(engine::Format),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

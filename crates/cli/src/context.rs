@@ -15,7 +15,7 @@ use darner_sql::{Session, SessionOptions};
 use darner_store::{AsOf, Store, StoreOptions, TableSnapshot};
 use indicatif::HumanBytes;
 
-use crate::{args::Args, error::Result, print, progress::Bar};
+use crate::{args::Args, error::Result, metrics::Metrics, print, progress::Bar};
 
 /// How long is waited for what a cancelled statement has under way, and how often is looked.
 const CLOSE_PAUSE: Duration = Duration::from_millis(5);
@@ -27,6 +27,9 @@ pub(crate) struct Context {
     pub(crate) num_threads: usize,
     pub(crate) quiet: bool,
     pub(crate) json: bool,
+    pub(crate) verbose: bool,
+    /// What is to be told to `--metrics-file`.
+    pub(crate) metrics: Arc<Metrics>,
     /// The most bytes that the dimensions of an enrichment may take.
     pub(crate) memory_limit: Option<u64>,
     cancel: Arc<AtomicBool>,
@@ -46,6 +49,8 @@ impl Context {
             num_threads: rayon::current_num_threads(),
             quiet: args.quiet,
             json: args.json,
+            verbose: args.verbose,
+            metrics: Arc::default(),
             memory_limit: args.memory_limit,
             cancel,
         })
@@ -58,6 +63,8 @@ impl Context {
             num_threads: self.num_threads,
             quiet: self.quiet,
             json: self.json,
+            verbose: self.verbose,
+            metrics: Arc::clone(&self.metrics),
             memory_limit: self.memory_limit,
             cancel: Arc::clone(&self.cancel),
         }

@@ -1,7 +1,5 @@
 //! How a command fails, and with which exit code.
 
-use std::process::ExitCode;
-
 use darner_engine::{Error, ErrorKind};
 
 /// Why a command did not do what it was asked.
@@ -19,8 +17,8 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     /// 1 failed, 2 wrong usage, 3 not found, 4 gate not met; 130 as after an interrupt.
-    pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
             Self::Gate(_) => 4,
             Self::ClosedPipe => 0,
             Self::Error(error) => match error.kind() {
@@ -29,7 +27,7 @@ impl Failure {
                 ErrorKind::Cancelled => 130,
                 _ => 1,
             },
-        })
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod files;
 mod fingerprint;
 mod job;
 mod keys;
+mod metrics;
 mod print;
 mod progress;
 mod report;
@@ -30,14 +31,28 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = signals::install()
-        .and_then(|cancel| Context::new(&args, cancel))
-        .and_then(|context| commands::run(&context, args.command));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    print::set_format(args.log_format);
+    let metrics_file = args.metrics_file.clone();
+    let context = signals::install().and_then(|cancel| Context::new(&args, cancel));
+    let (result, metrics) = match context {
+        Ok(context) => {
+            let result = commands::run(&context, args.command);
+            (result, Some(context.metrics))
+        }
+        Err(failure) => (Err(failure), None),
+    };
+    let exit_code = match &result {
+        Ok(()) => 0,
         Err(failure) => {
-            print::failure(&failure);
+            print::failure(failure);
             failure.exit_code()
         }
+    };
+    if let (Some(path), Some(metrics)) = (metrics_file, metrics)
+        && let Err(error) = metrics.write(&path, exit_code)
+    {
+        print::failure(&error.into());
+        return ExitCode::from(exit_code.max(1));
     }
+    ExitCode::from(exit_code)
 }

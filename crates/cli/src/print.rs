@@ -1,14 +1,16 @@
 //! The only place that prints: results to standard output, all else to standard error.
-#![expect(clippy::print_stderr, reason = "this is the place")]
 
 use std::{
     error::Error as _,
     io::{self, Write},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use darner_engine::Error;
+use darner_store::Clock;
 
 use crate::{
+    args::LogFormat,
     context::Context,
     error::{Failure, Result, stdout_failure},
 };
@@ -17,14 +19,41 @@ use crate::{
 pub(crate) fn failure(failure: &Failure) {
     match failure {
         Failure::ClosedPipe => {}
-        Failure::Gate(message) => eprintln!("darner: {message}"),
-        Failure::Error(error) => eprintln!("darner: {}", with_causes(error)),
+        Failure::Gate(message) => say("error", message),
+        Failure::Error(error) => say("error", &with_causes(error)),
     }
+}
+
+/// Whether notes and errors are JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Says how notes and errors are written from now on.
+pub(crate) fn set_format(format: LogFormat) {
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+/// Writes a line to standard error.
+fn say(level: &str, text: &str) {
+    let line = if IS_JSON.load(Ordering::Relaxed) {
+        if text.trim().is_empty() {
+            return;
+        }
+        let time = time(Clock::default().now_us());
+        serde_json::json!({"time": time, "level": level, "message": text.trim()}).to_string()
+    } else {
+        match level {
+            "info" => text.to_owned(),
+            "warning" => format!("darner: warning: {text}"),
+            _ => format!("darner: {text}"),
+        }
+    };
+    // Nobody may be listening any more; that is no reason to stop.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Says of one of several things that are wrong.
 pub(crate) fn problem(error: &Error) {
-    eprintln!("darner: {}", with_causes(error));
+    say("error", &with_causes(error));
 }
 
 /// An error and its causes on one line. A cause that the text before has told already is left out.
@@ -61,19 +90,21 @@ fn printable(text: &str, keep_lines: bool) -> String {
 
 /// Says that something went wrong that did no harm.
 pub(crate) fn warning(what: &str, error: &Error) {
-    // As for a note; but not even --quiet silences it.
-    let _ = writeln!(
-        io::stderr(),
-        "darner: warning: {what}: {}",
-        with_causes(error)
-    );
+    // Not even --quiet silences it.
+    say("warning", &format!("{what}: {}", with_causes(error)));
 }
 
 /// Says what was done, unless `--quiet`.
 pub(crate) fn note(context: &Context, text: impl std::fmt::Display) {
     if !context.quiet {
-        // Nobody may be listening any more; that is no reason to stop.
-        let _ = writeln!(io::stderr(), "{text}");
+        say("info", &text.to_string());
+    }
+}
+
+/// Says what only some want to know, with `--verbose`.
+pub(crate) fn detail(context: &Context, text: impl std::fmt::Display) {
+    if context.verbose {
+        say("info", &text.to_string());
     }
 }
 

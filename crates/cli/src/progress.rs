@@ -48,7 +48,9 @@ impl Bar {
         )]
         let rate = (progress.num_rows as f64 / seconds) as u64;
         let (rows, rate) = (HumanCount(progress.num_rows), HumanCount(rate));
-        self.bar.set_message(format!("{rows} rows, {rate} rows/s"));
+        let input = progress.input.rsplit('/').next().unwrap_or_default();
+        self.bar
+            .set_message(format!("{input} {rows} rows, {rate} rows/s"));
     }
 
     /// Removes the line and returns the time since it began, in seconds.

@@ -59,6 +59,7 @@ pub(crate) fn run(context: &Context, args: &Enrich) -> Result<()> {
         return explain(context, &store, &plan, args.output.as_deref());
     }
     let done = execute(context, &store, &plan)?;
+    context.metrics.report("enrich", &done.report);
     say(context, &plan, &done)
 }
 

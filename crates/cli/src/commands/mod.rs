@@ -9,7 +9,9 @@ pub(crate) mod enrich;
 mod get;
 mod history;
 mod info;
+mod init;
 mod load;
+mod manual;
 mod retention;
 mod run;
 mod scan;
@@ -17,7 +19,7 @@ mod sql;
 mod state;
 mod tables;
 mod verify;
-mod view;
+pub(crate) mod view;
 
 use crate::{args::Command, context::Context, error::Result};
 
@@ -25,6 +27,9 @@ use crate::{args::Command, context::Context, error::Result};
 pub(crate) fn run(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(context, &args),
+        Command::Init(args) => init::run(context, &args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
         Command::Check(args) => run::check(context, &args),
         Command::Load(args) => load::run(context, &args),
         Command::Enrich(args) => enrich::run(context, &args),

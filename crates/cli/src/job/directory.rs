@@ -23,7 +23,7 @@ use super::{
     memory::as_json,
     split::{Files, Split, SplitSink},
     step::{ChangeName, EnrichStep, OneOrMore, VanishedName},
-    steps::plan,
+    steps::{plan, skipped},
 };
 use crate::{
     context::Context,
@@ -99,11 +99,19 @@ pub(super) fn run(
             dimensions: &dimensions,
             expected,
         };
-        for (num_done, (place, _)) in todo.due.clone().into_iter().enumerate() {
+        for (num_done, (place, why)) in todo.due.clone().into_iter().enumerate() {
             let input = todo.inputs[place].clone();
             let old = todo.manifest.entries().get(&key(&input.stem)).cloned();
             let entry = worker.enrich(&input, old.as_ref(), &todo.step, &todo.versions);
             let entry = entry.map_err(|failure| stopped(failure, &input, num_done, num_due))?;
+            print::detail(
+                context,
+                format_args!(
+                    "{name}: {}: {why}; {} rows written",
+                    input.path.display(),
+                    HumanCount(entry.report.rows_written)
+                ),
+            );
             todo.manifest.add(entry)?;
             remove_stale(&root, &todo.manifest)?;
         }
@@ -115,6 +123,8 @@ pub(super) fn run(
         }
     }
     let report = todo.report();
+    skipped(context, name, num_due == 0);
+    context.metrics.report(name, &report);
     if let Some(path) = &step.report {
         write_file(
             &job.path(path),

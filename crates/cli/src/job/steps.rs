@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use darner_engine::{Error, ErrorKind, LoadMode, LoadOptions, load_table, open_all};
@@ -28,6 +29,7 @@ use crate::{
     enrichment::{Done, Lineage, Plan, execute},
     error::{Failure, Result},
     files::{input_paths, known_types, print_rows},
+    metrics::float,
     print,
 };
 
@@ -38,6 +40,7 @@ pub(crate) fn run(context: &Context, job: &Job, names: &[String]) -> Result<()> 
     let store = Arc::new(context.open_store()?);
     let mut session = None;
     for (num_done, step) in steps.iter().enumerate() {
+        let started = Instant::now();
         let done = match step {
             Step::Dimension(name, dimension) => load(context, job, &store, name, dimension),
             Step::Enrich(name, enrichment) => enrich(context, job, &store, name, enrichment),
@@ -51,6 +54,11 @@ pub(crate) fn run(context: &Context, job: &Job, names: &[String]) -> Result<()> 
             }
         };
         done.map_err(|failure| in_step(context, &steps, num_done, failure))?;
+        let labels = [("step", step.name()), ("kind", step.kind())];
+        let seconds = started.elapsed().as_secs_f64();
+        context
+            .metrics
+            .set("darner_step_duration_seconds", &labels, seconds);
     }
     drop(session);
     // The session that shared it is gone.
@@ -75,9 +83,7 @@ fn in_step(context: &Context, steps: &[Step<'_>], num_done: usize, failure: Fail
     }
     match failure {
         Failure::Error(error) if error.kind() == ErrorKind::Cancelled => {
-            Failure::Error(error.context(format!(
-                "{step} is not done, and what it was to write is as it was"
-            )))
+            Failure::Error(error.context(format!("{step} was stopped; run again to go on")))
         }
         Failure::Error(error) => Failure::Error(error.context(step)),
         Failure::Gate(message) => Failure::Gate(format!("{step}: {message}")),
@@ -115,13 +121,18 @@ fn load(
 ) -> Result<()> {
     let paths = input_paths(&job.patterns(&step.from)?)?;
     let memory = DimensionMemory::new(step, &paths)?;
-    if let Due::No(version) = memory.due(store, name) {
-        print::note(
-            context,
-            format_args!("{name}: unchanged since version {version}"),
-        );
-        return Ok(());
+    match memory.due(store, name) {
+        Due::No(version) => {
+            print::note(
+                context,
+                format_args!("{name}: unchanged since version {version}"),
+            );
+            skipped(context, name, true);
+            return Ok(());
+        }
+        Due::Yes(why) => print::detail(context, format_args!("{name}: to be loaded: {why}")),
     }
+    skipped(context, name, false);
     let mode = step.mode.into();
     let mut source_options = step.source_options()?;
     if mode == LoadMode::Upsert {
@@ -137,6 +148,9 @@ fn load(
     };
     let report = load_table(store, name, &mut *source, &options, &control)?;
     let seconds = bar.finish();
+    let labels = [("dimension", name)];
+    let rows = float(report.num_rows);
+    context.metrics.set("darner_dimension_rows", &labels, rows);
     print::note(
         context,
         format_args!(
@@ -187,7 +201,13 @@ fn enrich(
     }
     let plan = plan(job, name, step, input_paths(&job.patterns(&step.from)?)?)?;
     let memory = EnrichMemory::new(store, step, &plan.joins, &plan.inputs)?;
-    if let Due::No(report) = memory.due(store, job, name, step, &plan.joins) {
+    let due = memory.due(store, job, name, step, &plan.joins);
+    skipped(context, name, matches!(due, Due::No(_)));
+    if let Due::Yes(why) = &due {
+        print::detail(context, format_args!("{name}: to be made: {why}"));
+    }
+    if let Due::No(report) = due {
+        context.metrics.report(name, &report);
         print::note(
             context,
             format_args!(
@@ -207,6 +227,7 @@ fn enrich(
         Ok(()) | Err(Failure::ClosedPipe) => {}
         Err(failure) => return Err(failure),
     }
+    context.metrics.report(name, &done.report);
     Ok(memory.remember(store, job, name, step, done.report)?)
 }
 
@@ -267,6 +288,13 @@ fn summarise(context: &Context, session: &Session, name: &str, step: &SummarySte
     let schema = Arc::clone(rows.schema());
     let rows = rows.map(|rows| rows.map_err(Failure::from));
     print_rows(context, &schema, rows, &Output::default())
+}
+
+pub(super) fn skipped(context: &Context, step: &str, is_skipped: bool) {
+    let value = f64::from(u8::from(is_skipped));
+    context
+        .metrics
+        .set("darner_step_skipped", &[("step", step)], value);
 }
 
 /// Makes the directory of an output, so that a job runs on a fresh checkout.

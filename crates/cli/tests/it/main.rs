@@ -39,8 +39,14 @@ mod jobs;
 /// Jobs whose output is a directory: resumed, skipped, split.
 mod directory;
 
+/// What it is like to use: guessed jobs, manuals, notes, metrics.
+mod feel;
+
 /// What becomes of keys and misses, and what must hold of an output.
 mod contract;
+
+/// Views that jobs keep, on files that arrive one after the other.
+mod days;
 
 /// Wrong use: one clear message, the right exit code, nothing left behind.
 mod misuse;

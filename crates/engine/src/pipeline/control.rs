@@ -16,6 +16,8 @@ pub struct Progress {
     pub num_bytes: u64,
     /// Bytes of input in all, where that is known.
     pub num_bytes_total: Option<u64>,
+    /// The input that the last rows came from.
+    pub input: String,
 }
 
 type Watch = dyn Fn(&Progress) + Send + Sync;

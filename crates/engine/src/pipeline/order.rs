@@ -115,6 +115,7 @@ pub(crate) fn for_each_ordered<T: Send>(
                 })?;
                 progress.num_rows += worked.num_rows;
                 progress.num_bytes += num_bytes;
+                progress.input.clone_from(&name);
                 consume(Done {
                     name,
                     first_row,
