@@ -33,7 +33,10 @@ pub use self::{
     pipeline::{
         Control, EnrichReport, Enrichment, JoinReport, PIECES_PER_WORKER, Profile, Progress, Sinks,
     },
-    sink::{Compression, Sink, SinkOptions, Written, check_output, create, to_writer, write_file},
+    sink::{
+        Compression, Sink, SinkOptions, Written, check_output, compact_views, create, to_writer,
+        write_file,
+    },
     source::{
         CsvOptions, Format, Piece, Source, SourceOptions, Sources, expand, from_reader, open,
         open_all, parse_data_type,

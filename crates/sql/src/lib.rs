@@ -3,6 +3,7 @@
 mod blocking;
 mod cache;
 mod catalog;
+mod compact;
 mod copy;
 mod create;
 mod error;
