@@ -38,8 +38,8 @@ pub use self::{
         Progress, Sinks,
     },
     sink::{
-        Compression, Sealed, Sink, SinkOptions, Written, check_output, create, to_writer,
-        write_file,
+        Compression, Sealed, Sink, SinkOptions, Written, check_output, compact_views, create,
+        to_writer, write_file,
     },
     source::{
         CsvOptions, Format, Piece, Source, SourceOptions, Sources, expand, from_reader, open,

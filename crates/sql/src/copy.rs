@@ -48,7 +48,10 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 
-use crate::error::to_datafusion;
+use crate::{compact::CompactViewsExec, error::to_datafusion};
+
+/// The extension of the format that writes buffers as they are.
+const ARROW: &str = "arrow";
 
 /// Lets every `COPY` of a session write whole files.
 #[derive(Debug)]
@@ -152,6 +155,11 @@ impl FileFormat for WholeFormat {
         mut config: FileSinkConfig,
         order: Option<LexRequirement>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = if self.get_ext() == ARROW {
+            Arc::new(CompactViewsExec::new(input)) as Arc<dyn ExecutionPlan>
+        } else {
+            input
+        };
         let Some(file) = WholeFile::of(&config) else {
             let writer = self
                 .0

@@ -3,6 +3,7 @@
 mod blocking;
 mod cache;
 mod catalog;
+mod compact;
 mod copy;
 mod create;
 mod error;
@@ -21,9 +22,9 @@ mod script;
 mod session;
 mod session_options;
 mod statistics;
+mod string_views;
 mod table;
 mod view;
-mod views;
 mod worker;
 mod write;
 

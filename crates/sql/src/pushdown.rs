@@ -38,7 +38,7 @@ use datafusion::{
     physical_optimizer::pruning::PruningPredicateBuilder,
 };
 
-use crate::views::{seen_schema, seen_type};
+use crate::string_views::{seen_schema, seen_type};
 
 /// Comparisons in one filter that a scan takes over. What evaluates and rewrites them goes down one call for each.
 const COMPARISONS_MAX: usize = 500;

@@ -28,7 +28,7 @@ use futures::{
 use crate::{
     error::to_datafusion,
     pushdown::{FILTERS_AT_ONCE, rule_out},
-    views::{seen_rows, seen_schema},
+    string_views::{seen_rows, seen_schema},
 };
 
 /// Stored bytes that are read at once: few at first, because the query may soon have enough.

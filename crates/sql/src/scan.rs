@@ -42,7 +42,7 @@ use crate::{
     pushdown::{columns_of, relevant_pages, wanted_pages},
     read::{ReadRequest, Reader, ReaderMetrics},
     statistics::{behind_filters, of_pages},
-    views::seen_schema,
+    string_views::seen_schema,
 };
 
 /// Stored bytes below which a partition is not worth the trouble.

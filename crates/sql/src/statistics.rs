@@ -15,7 +15,7 @@ use datafusion::{
 
 use crate::{
     pushdown::FILTERS_AT_ONCE,
-    views::{seen, seen_schema},
+    string_views::{seen, seen_schema},
 };
 
 /// The statistics of all columns of a table, over some of its pages.

@@ -19,7 +19,7 @@ use crate::{
     catalog::StoreHandle,
     pushdown::classify,
     scan::{ScanRequest, StoreScanExec},
-    views::seen_schema,
+    string_views::seen_schema,
     write::{Statement, WriteTarget, refuse_parts, writable},
 };
 

@@ -12,6 +12,8 @@ mod parquet;
 mod text;
 mod view;
 
+pub use self::view::compact_views;
+
 use crate::{
     Error, ErrorKind, Result,
     source::{Format, KNOWN_EXTENSIONS, extension_format},

@@ -12,7 +12,10 @@ const SLACK: usize = 2;
 ///
 /// Views into a dimension's buffers share them between all batches; written as they are, every batch
 /// would carry the whole dimension.
-pub(super) fn compact_views(batch: RecordBatch) -> RecordBatch {
+///
+/// # Panics
+/// Never: what is put together is what was taken apart.
+pub fn compact_views(batch: RecordBatch) -> RecordBatch {
     let is_view = |c: &ArrayRef| matches!(c.data_type(), DataType::Utf8View | DataType::BinaryView);
     if !batch.columns().iter().any(is_view) {
         return batch;

@@ -25,7 +25,7 @@ use super::lossless::is_lossless;
 use crate::{
     cache::{DimensionCache, Fetched},
     scan::StoreScanExec,
-    views::seen_type,
+    string_views::seen_type,
 };
 
 /// A table, and which of its columns a plan over all of its rows has.

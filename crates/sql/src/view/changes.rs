@@ -14,14 +14,20 @@ use datafusion::{
 };
 
 use super::{define::TableVersion, query};
-use crate::{blocking::blocking, catalog::StoreHandle, error::to_datafusion, table::StoreTable};
+use crate::{
+    blocking::blocking,
+    catalog::StoreHandle,
+    error::to_datafusion,
+    string_views::{seen_rows, seen_schema},
+    table::StoreTable,
+};
 
 /// What a view has to take in.
 pub(crate) enum TableNews {
     None,
     /// All rows, for this reason.
     All(String),
-    /// Rows that were added, and nothing else.
+    /// Rows that were added, and nothing else; as queries see them, see [`seen_rows`].
     Rows(TableSnapshot, Vec<RecordBatch>),
     /// Rows that were added, and rows that were changed or deleted: in their new forms and in their old ones.
     Changes(TableSnapshot, Vec<RecordBatch>),
@@ -82,6 +88,9 @@ pub(crate) async fn news_of(
     let keys = keys.into_iter();
     let keys = keys.map(|(schema, columns)| RecordBatch::try_new(schema, columns));
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    let seen = seen_schema(now.schema());
+    let rows = rows.into_iter().map(|rows| seen_rows(rows, &seen));
+    let mut rows = rows.collect::<Result<Vec<_>>>()?;
     let old = rows_at(handle, before, keys, num_threads).await?;
     if old.is_empty() {
         return Ok(TableNews::Rows(now, rows));

@@ -8,14 +8,19 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use darner_store::TableSnapshot;
 use datafusion::{
+    arrow::compute::cast,
     catalog::{Session, TableProvider, view::ViewTable},
     common::{DFSchema, internal_err, plan_err, tree_node::TreeNodeRecursion},
     error::Result,
     execution::TaskContext,
-    logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType, dml::InsertOp},
+    logical_expr::{
+        Expr, LogicalPlan, TableProviderFilterPushDown, TableType, dml::InsertOp,
+        expr_rewriter::unnormalize_col, simplify::SimplifyContext,
+    },
+    optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan,
@@ -27,7 +32,9 @@ use datafusion::{
 use futures::StreamExt;
 
 use super::aggregation::{Aggregation, Finisher};
-use crate::{catalog::StoreHandle, pushdown::classify, table::StoreTable};
+use crate::{
+    catalog::StoreHandle, pushdown::classify, string_views::seen_schema, table::StoreTable,
+};
 
 /// The finished groups of a view.
 #[derive(Clone)]
@@ -81,6 +88,16 @@ impl Groups {
     fn state_table(&self) -> StoreTable {
         StoreTable::past(&self.handle, self.table.clone())
     }
+
+    /// A filter on groups as one on the table of states, which gives strings as views.
+    fn on_states(&self, filter: &Expr) -> Result<Expr> {
+        let states = DFSchema::try_from(seen_schema(self.table.schema()))?;
+        let states = Arc::new(states);
+        let filter = unnormalize_col(filter.clone());
+        let context = SimplifyContext::builder().with_schema(Arc::clone(&states));
+        let simplifier = ExprSimplifier::new(context.build());
+        simplifier.simplify(simplifier.coerce(filter, &states)?)
+    }
 }
 
 impl fmt::Debug for Groups {
@@ -103,14 +120,16 @@ impl TableProvider for Groups {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        let states = DFSchema::try_from(Arc::clone(self.table.schema()))?;
+        let states = DFSchema::try_from(seen_schema(self.table.schema()))?;
         let kinds = filters.iter().map(|filter| {
             let mut columns = filter.column_refs().into_iter();
             // Groups have the same names and values there.
-            if columns.all(|column| column.name.starts_with('g')) {
-                classify(filter, &states)
-            } else {
-                TableProviderFilterPushDown::Unsupported
+            if !columns.all(|column| column.name.starts_with('g')) {
+                return TableProviderFilterPushDown::Unsupported;
+            }
+            match self.on_states(filter) {
+                Ok(filter) => classify(&filter, &states),
+                Err(_) => TableProviderFilterPushDown::Unsupported,
             }
         });
         Ok(kinds.collect())
@@ -152,10 +171,20 @@ impl TableProvider for Groups {
                 }
             });
         }
+        let filters = filters.iter().map(|filter| self.on_states(filter));
+        let filters = filters.collect::<Result<Vec<_>>>()?;
         let states = self.state_table();
-        let states = states.scan(session, Some(&stored), filters, limit).await?;
+        let states = states.scan(session, Some(&stored), &filters, limit).await?;
+        let types = self.table.schema().project(&stored)?;
+        let types = types.fields().iter();
+        let types = types.map(|field| field.data_type().clone()).collect();
         let schema = Arc::new(self.schema.project(&projection)?);
-        Ok(Arc::new(FinishExec::new(states, outputs.into(), schema)))
+        Ok(Arc::new(FinishExec::new(
+            states,
+            types,
+            outputs.into(),
+            schema,
+        )))
     }
 }
 
@@ -172,6 +201,8 @@ enum Output {
 #[derive(Debug)]
 pub(crate) struct FinishExec {
     input: Arc<dyn ExecutionPlan>,
+    /// The types in which states are stored: the functions want them so, and no views.
+    types: Arc<[DataType]>,
     outputs: Arc<[Output]>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
@@ -179,7 +210,12 @@ pub(crate) struct FinishExec {
 }
 
 impl FinishExec {
-    fn new(input: Arc<dyn ExecutionPlan>, outputs: Arc<[Output]>, schema: SchemaRef) -> Self {
+    fn new(
+        input: Arc<dyn ExecutionPlan>,
+        types: Arc<[DataType]>,
+        outputs: Arc<[Output]>,
+        schema: SchemaRef,
+    ) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
             datafusion::physical_expr::Partitioning::UnknownPartitioning(
@@ -190,6 +226,7 @@ impl FinishExec {
         );
         Self {
             input,
+            types,
             outputs,
             schema,
             properties: Arc::new(properties),
@@ -198,15 +235,24 @@ impl FinishExec {
     }
 }
 
-fn finish_rows(rows: &RecordBatch, outputs: &[Output], schema: &SchemaRef) -> Result<RecordBatch> {
+fn finish_rows(
+    rows: &RecordBatch,
+    types: &[DataType],
+    outputs: &[Output],
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let states = rows.columns().iter().zip(types);
+    let states = states
+        .map(|(column, stored)| cast(column, stored))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(outputs.len());
     for output in outputs {
         columns.push(match output {
-            Output::Group(place) => Arc::clone(rows.column(*place)),
+            Output::Group(place) => Arc::clone(&states[*place]),
             Output::Aggregate(finisher, places) => {
                 let states: Vec<ArrayRef> = places
                     .iter()
-                    .map(|place| Arc::clone(rows.column(*place)))
+                    .map(|place| Arc::clone(&states[*place]))
                     .collect();
                 finisher.finish(&states, rows.num_rows())?
             }
@@ -261,6 +307,7 @@ impl ExecutionPlan for FinishExec {
         };
         Ok(Arc::new(Self::new(
             Arc::clone(input),
+            Arc::clone(&self.types),
             Arc::clone(&self.outputs),
             Arc::clone(&self.schema),
         )))
@@ -283,10 +330,11 @@ impl ExecutionPlan for FinishExec {
     ) -> Result<SendableRecordBatchStream> {
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let (outputs, schema) = (Arc::clone(&self.outputs), Arc::clone(&self.schema));
+        let types = Arc::clone(&self.types);
         let rows = self.input.execute(partition, context)?.map(move |rows| {
             let rows = rows?;
             let timer = metrics.elapsed_compute().timer();
-            let finished = finish_rows(&rows, &outputs, &schema)?;
+            let finished = finish_rows(&rows, &types, &outputs, &schema)?;
             timer.done();
             metrics.output_rows().add(finished.num_rows());
             Ok(finished)

@@ -23,7 +23,10 @@ use super::{
     sources::{Look, SeenFile, all_files, new_files},
     stored::{distinct_keys, missing, retain, states_at},
 };
-use crate::{blocking::blocking, catalog::StoreHandle, create::taken, error::to_datafusion, files};
+use crate::{
+    blocking::blocking, catalog::StoreHandle, create::taken, error::to_datafusion, files,
+    string_views::seen_schema,
+};
 
 /// How often a refresh begins again because of others.
 const TRIES_MAX: usize = 10;
@@ -288,7 +291,8 @@ impl Views {
             TableNews::All(reason) => self.rebuild(view, &seen, reason).await,
             TableNews::Rows(now, rows) => {
                 seen.facts = Some(TableVersion::of(&now));
-                let rows = Arc::new(MemTable::try_new(Arc::clone(now.schema()), vec![rows])?);
+                let rows = MemTable::try_new(seen_schema(now.schema()), vec![rows])?;
+                let rows = Arc::new(rows);
                 let states = self.new_states(view, rows, &mut seen).await?;
                 self.merge(view, &seen, states, report).await
             }
@@ -462,7 +466,8 @@ impl Views {
         mut report: RefreshReport,
     ) -> Result<RefreshReport> {
         seen.facts = Some(TableVersion::of(now));
-        let changed = Arc::new(MemTable::try_new(Arc::clone(now.schema()), vec![rows])?);
+        let changed = MemTable::try_new(seen_schema(now.schema()), vec![rows])?;
+        let changed = Arc::new(changed);
         let (aggregation, _, touched) = self.new_states(view, changed, &mut seen).await?;
         let keys = distinct_keys(&touched);
         let all = Arc::new(crate::table::StoreTable::past(&self.handle, now.clone()));

@@ -1,3 +1,4 @@
+use arrow_array::{cast::AsArray, types::Int64Type};
 use darner_engine::ErrorKind;
 use datafusion::prelude::SQLOptions;
 
@@ -323,6 +324,26 @@ fn rows_are_copied_to_files_of_every_format() {
     assert!(fixture.runtime.block_on(forbidden).is_err());
 }
 
+/// Arrow IPC writes the buffers of views whole: every batch of a join would carry the dimension.
+#[test]
+fn a_copied_lookup_does_not_carry_the_dimension_with_every_batch() {
+    let fixture = Fixture::new();
+    let rows = "SELECT value AS id, 'a name out of line ' || value AS name FROM range(0, 20000)";
+    fixture.count(&format!("CREATE TABLE names (PRIMARY KEY (id)) AS {rows}"));
+    fixture.run("SET datafusion.execution.batch_size = 500");
+    let facts = "SELECT value * 7 % 20000 AS k FROM range(0, 50000)";
+    let join = format!("SELECT k, name FROM ({facts}) LEFT JOIN names ON k = id");
+    let plan = fixture.rows(&format!("EXPLAIN {join}"));
+    assert!(plan.join("").contains("LookupJoinExec"), "{plan:?}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("joined.arrow");
+    let copy = format!("COPY ({join}) TO '{}'", path.display());
+    assert_eq!(fixture.count(&copy), 50_000);
+    // 8 bytes of the key, a view of 16 and a text of 24; the dimension has 480,000 for each of a hundred batches.
+    let num_bytes = std::fs::metadata(&path).unwrap().len();
+    assert!(num_bytes < 5_000_000, "{num_bytes}");
+}
+
 /// A runtime may have no thread left for work that waits, because all of them wait for a query to go on.
 #[test]
 fn writes_and_lookups_need_no_thread_that_waits_for_them() {
@@ -350,6 +371,43 @@ fn writes_and_lookups_need_no_thread_that_waits_for_them() {
         });
         assert_eq!(texts(&rows.unwrap()), [expected]);
     }
+}
+
+/// Parts of a sorted table wait for each other. With one thread that waits, the first held it while the merge waited for
+/// the others.
+#[test]
+fn parts_of_a_scan_that_wait_for_each_other_need_one_thread() {
+    let fixture = Fixture::new();
+    let rows = "SELECT value AS id, value * 3 AS n FROM range(0, 200000)";
+    fixture.count(&format!("CREATE TABLE t (PRIMARY KEY (id)) AS {rows}"));
+    fixture.store.compact_table("t").unwrap();
+    fixture.run("SET datafusion.execution.target_partitions = 4");
+    let narrow = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(1)
+        .enable_time()
+        .build()
+        .unwrap();
+    let sql = "SELECT id, n FROM t ORDER BY id";
+    let plan = fixture.rows(&format!("EXPLAIN {sql}")).concat();
+    assert!(
+        plan.contains("SortPreservingMergeExec") && plan.contains("partitions=4"),
+        "{plan}"
+    );
+    let rows = narrow.block_on(async {
+        let rows = darner_sql::sql(&fixture.context, sql, SQLOptions::new());
+        let rows = async { rows.await?.collect().await };
+        let long = std::time::Duration::from_secs(100);
+        tokio::time::timeout(long, rows)
+            .await
+            .expect("it stands still")
+    });
+    let rows = rows.unwrap();
+    let ids = rows.iter().flat_map(|rows| {
+        let ids = rows.column(0).as_primitive::<Int64Type>();
+        ids.values().to_vec()
+    });
+    assert!(ids.eq(0..200_000));
 }
 
 /// Where DataFusion's cast fails a lookup fails too, rather than to find a null.
