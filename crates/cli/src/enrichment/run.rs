@@ -7,8 +7,8 @@ use std::{
 };
 
 use darner_engine::{
-    BatchMap, Dimension, EnrichReport, Enrichment, Error, ErrorKind, JoinSpec, Sink, Sinks, Source,
-    StarJoin, Written, create, load_dimension, open_all, write_file,
+    BatchMap, Dimension, EnrichReport, Enrichment, Error, ErrorKind, JoinSpec, Sink, SinkOptions,
+    Sinks, Source, StarJoin, Written, create, load_dimension, open_all, write_file,
 };
 use darner_sql::Expressions;
 use darner_store::{Store, TableSnapshot};
@@ -123,8 +123,8 @@ pub(crate) fn execute_on(
     let started = Instant::now();
     let enrichment = prepare(plan, dimensions, &*source)?;
     let metadata = plan.lineage.metadata(&files.inputs, &dimensions.versions);
-    let mut unmatched_options = plan.sink_options.clone();
-    unmatched_options.format = unmatched_options.format.filter(|_| files.output != "-");
+    // Its own name says how it is written, not that of the output.
+    let mut unmatched_options = SinkOptions::default();
     unmatched_options.metadata.clone_from(&metadata);
     let mut output = open(enrichment.output_schema(), metadata)?;
     let mut unmatched: Option<Box<dyn Sink>> =

@@ -272,7 +272,6 @@ fn identity(job: &Job, step: &EnrichStep) -> EngineResult<String> {
             "from",
             "to",
             "report",
-            "unmatched",
             "max_miss_rate",
             "min_rows",
             "max_dimension_age",
@@ -282,7 +281,6 @@ fn identity(job: &Job, step: &EnrichStep) -> EngineResult<String> {
         ] {
             fields.remove(field);
         }
-        fields.insert("has_unmatched".to_owned(), step.unmatched.is_some().into());
         let store = job.path(&job.store).display().to_string();
         fields.insert("store".to_owned(), store.into());
     }

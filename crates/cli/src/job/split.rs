@@ -17,6 +17,9 @@ use darner_engine::{Error, ErrorKind, Result, Sealed, Sink, SinkOptions, Written
 /// Files that are open at a time, each with a part of itself in memory.
 const PARTS_MAX: usize = 256;
 
+/// Files of one input that wait, finished, to appear together; each is open until then.
+const FILES_MAX: usize = 512;
+
 /// The directory of rows in which a column is null, as Hive names it.
 const NULL_NAME: &str = "__HIVE_DEFAULT_PARTITION__";
 
@@ -202,6 +205,14 @@ impl SplitSink {
         let part = self.parts.entry(directory.to_owned()).or_default();
         if part.sink.is_some() {
             return Ok(());
+        }
+        if self.sealed.len() >= FILES_MAX {
+            return Err(Error::new(
+                ErrorKind::Resource,
+                format!(
+                    "one input makes more than {FILES_MAX} files; let target_file_rows or target_file_bytes be larger"
+                ),
+            ));
         }
         let mut name = self.stem.clone().into_os_string();
         if self.split.rows_max.is_some() || self.split.bytes_max.is_some() {

@@ -164,6 +164,13 @@ fn load(
 
 /// What an enrichment of a job is to do.
 pub(super) fn plan(job: &Job, name: &str, step: &EnrichStep, inputs: Vec<PathBuf>) -> Result<Plan> {
+    if !step.is_directory() && job.path(&step.to).is_dir() {
+        return Err(Error::invalid(format!(
+            "`to` is a directory; name a file in it, or end it with / to write a file for each input: to=`{}`",
+            step.to.display()
+        ))
+        .into());
+    }
     Ok(Plan {
         name: name.to_owned(),
         inputs,

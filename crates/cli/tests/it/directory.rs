@@ -250,10 +250,36 @@ fn rows_are_put_into_directories_and_files_of_a_size() {
         ("'day']", "'dya']", "did you mean `day`?"),
         ("'day']", "'day', 'flight', 'city']", "no column is left"),
     ] {
-        place.write("wrong.toml", &job.replace(from, to));
+        let wrong = job.replace(from, to);
+        place.write("wrong.toml", &wrong);
         place.fails(&["run", "wrong.toml"], 2, &[words]);
         assert_eq!(place.run(&["check", "wrong.toml"]).code, Some(2));
     }
+}
+
+#[test]
+fn a_directory_is_named_as_one() {
+    let place = place(&JOB.replace("'out/'", "'there'"));
+    std::fs::create_dir(place.path("there")).unwrap();
+    let words = "end it with / to write a file for each input";
+    place.fails(&["run", "job.toml"], 2, &[words]);
+    assert_eq!(place.run(&["check", "job.toml"]).code, Some(2));
+    assert!(names(&place, "there").is_empty());
+}
+
+#[test]
+fn too_many_files_of_one_input_are_refused_before_the_system_does() {
+    let place = place(JOB);
+    let rows: String = (0..600).map(|row| format!("{row},JFK\n")).collect();
+    place.write("in/b.csv", &format!("flight,dest\n{rows}"));
+    let job = JOB.replace("format = 'csv'", "format = 'csv'\ntarget_file_rows = 1");
+    place.write("job.toml", &job);
+    place.fails(
+        &["run", "job.toml"],
+        1,
+        &["more than 512 files", "target_file_rows"],
+    );
+    assert_eq!(names(&place, "out"), ["a-00000.csv", "a-00001.csv"]);
 }
 
 /// A job of many rows in several files, and its outputs by an uninterrupted run with some threads.
@@ -308,31 +334,36 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn a_killed_job_goes_on_and_ends_as_if_it_had_not_been_killed() {
     let place = large();
-    let run = |quiet: bool| {
+    let run = || {
         let mut command = place.command();
         command.args(["run", "job.toml", "--threads", "2"]);
-        if quiet {
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-        }
-        command
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
     };
-    let started = run(true).spawn().unwrap();
-    let looks_max = looks(started);
+    let num_lines = || {
+        let manifest = std::fs::read_to_string(place.path("out/.darner-manifest"));
+        manifest.map_or(0, |text| text.lines().count())
+    };
+    assert!(run().wait().unwrap().success());
     let expected = (files(&place.path("out")), files(&place.path("bad")));
-    let mut num_killed = 0;
     let mut num_partly_done = 0;
-    for round in 0..5_u64 {
+    for round in 0..4_u64 {
         for dir in ["out", "bad", "store"] {
             std::fs::remove_dir_all(place.path(dir)).unwrap();
         }
-        // Killed again and again until it ends by itself.
-        for again in 0..100_u64 {
-            let mut child = run(true).spawn().unwrap();
-            let mut left = random(round * 1000 + again, looks_max * 12 / 10);
+        // Killed a little while after some more files are done, again and again until it ends by itself.
+        for again in 0.. {
+            let seed = round * 1000 + again;
+            let wanted = num_lines().max(1) + usize::try_from(random(seed, 3)).unwrap();
+            let mut child = run();
+            let mut left = random(seed + 500, 400);
             let ended = loop {
                 if let Some(status) = child.try_wait().unwrap() {
                     assert!(status.success(), "round {round}");
                     break true;
+                }
+                if num_lines() < wanted {
+                    continue;
                 }
                 if left == 0 {
                     child.kill().unwrap();
@@ -341,41 +372,33 @@ fn a_killed_job_goes_on_and_ends_as_if_it_had_not_been_killed() {
                 }
                 left -= 1;
             };
-            // Whatever has a name is whole.
+            // Whatever has a name of its own is whole.
             for (dir, expected) in [("out", &expected.0), ("bad", &expected.1)] {
                 if place.path(dir).exists() {
-                    for (name, bytes) in files(&place.path(dir)) {
-                        if !name.contains(".tmp") {
-                            assert!(expected.get(&name) == Some(&bytes), "round {round}: {name}");
-                        }
+                    for (name, bytes) in named(&place, dir) {
+                        assert!(expected.get(&name) == Some(&bytes), "round {round}: {name}");
                     }
                 }
             }
             if ended {
                 break;
             }
-            num_killed += 1;
-            let manifest = std::fs::read_to_string(place.path("out/.darner-manifest"));
-            num_partly_done += u32::from(manifest.is_ok_and(|text| text.lines().count() > 1));
+            num_partly_done += u32::from((2..7).contains(&num_lines()));
         }
         place.ok(&["run", "job.toml"]);
-        let left_over = |name: &String| name.contains(".tmp");
-        let mut found = (files(&place.path("out")), files(&place.path("bad")));
-        found.0.retain(|name, _| !left_over(name));
-        found.1.retain(|name, _| !left_over(name));
-        assert!(found == expected, "round {round}");
+        assert!(
+            (named(&place, "out"), named(&place, "bad")) == expected,
+            "round {round}"
+        );
     }
-    assert!(num_killed > 3, "only {num_killed} runs were killed");
     assert!(num_partly_done > 0, "no run was killed between two files");
 }
 
-/// How many looks a child takes from start to end.
-fn looks(mut child: std::process::Child) -> u64 {
-    let mut looks = 0;
-    while child.try_wait().unwrap().is_none() {
-        looks += 1;
-    }
-    looks
+/// The files of a directory but those that were about to get their names when the program was killed.
+fn named(place: &Place, dir: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut files = files(&place.path(dir));
+    files.retain(|name, _| !name.contains(".tmp"));
+    files
 }
 
 /// A number below `bound`, from a seed (`SplitMix64`).
