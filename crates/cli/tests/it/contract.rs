@@ -197,7 +197,11 @@ fn a_gate_that_is_not_met_leaves_the_last_good_output() {
             "city', max_age = '0' }",
             "more than the 0 allowed",
         ),
-        ("to = ", "max_dimension_age = '0'\nto = ", "changed 1s ago"),
+        (
+            "to = ",
+            "max_dimension_age = '0'\nto = ",
+            "ago, more than the 0 allowed",
+        ),
         (
             "'airports.csv'",
             "'none.csv'",
