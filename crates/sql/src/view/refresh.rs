@@ -23,7 +23,13 @@ use super::{
     sources::{Look, SeenFile, all_files, new_files},
     stored::{distinct_keys, missing, retain, states_at},
 };
-use crate::{blocking::blocking, catalog::StoreHandle, create::taken, error::to_datafusion, files};
+use crate::{
+    blocking::blocking,
+    catalog::StoreHandle,
+    create::taken,
+    error::{from_datafusion, to_datafusion},
+    files,
+};
 
 /// How often a refresh begins again because of others.
 const TRIES_MAX: usize = 10;
@@ -263,7 +269,8 @@ impl Views {
         }
         report.num_files = new.len() as u64;
         let table = self.table_of(&new, relation).await?;
-        let states = self.new_states(view, table, &mut seen).await?;
+        let states = self.new_states(view, table, &mut seen).await;
+        let states = states.map_err(|error| in_files(error, &new))?;
         new.iter()
             .try_for_each(SeenFile::check_still)
             .map_err(to_datafusion)?;
@@ -562,7 +569,8 @@ impl Views {
         let shape = shape.map_err(|reason| to_datafusion(Error::internal(reason)))?;
         let states = aggregation
             .states_of(&shape.aggregate.input, &planned.state)
-            .await?;
+            .await
+            .map_err(|error| in_files(error, &seen.files))?;
         let merged = aggregation.merge(&states, &planned.state).await?;
         seen.files
             .iter()
@@ -732,6 +740,24 @@ fn row_spec(schema: &Schema) -> Result<TableSpec> {
             .map(|(place, field)| Field::new(format!("c{place}"), field.data_type().clone(), true)),
     );
     TableSpec::new(&Schema::new(fields), &[ROW]).map_err(to_datafusion)
+}
+
+/// Names the files that were read when an error came up: DataFusion does not say of which of them it is.
+fn in_files(
+    error: datafusion::error::DataFusionError,
+    files: &[SeenFile],
+) -> datafusion::error::DataFusionError {
+    let place = match files {
+        [] => return error,
+        [file] => format!("file `{}`", file.path),
+        [first, .., last] => format!(
+            "one of {} files, `{}` to `{}`",
+            files.len(),
+            first.path,
+            last.path
+        ),
+    };
+    to_datafusion(from_datafusion(error).context(place))
 }
 
 fn is_conflict(error: &datafusion::error::DataFusionError) -> bool {
