@@ -113,11 +113,11 @@ fn a_view_of_an_output_follows_it_and_steps_come_in_order() {
     );
     place.fails(
         &["run", "same.toml"],
-        1,
+        2,
         &["one name", "`a`", "dimension, view"],
     );
     let circle =
         "store = 's'\n[view.a]\nquery = 'SELECT x FROM b'\n[view.b]\nquery = 'SELECT x FROM a'\n";
     place.write("circle.toml", circle);
-    place.fails(&["run", "circle.toml"], 1, &["circle", "view a", "view b"]);
+    place.fails(&["run", "circle.toml"], 2, &["circle", "view a", "view b"]);
 }

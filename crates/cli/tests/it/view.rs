@@ -121,6 +121,15 @@ fn wrong_use_of_views_is_told() {
         assert!(run.stderr.contains(word), "{args:?}: {}", run.stderr);
         assert_eq!(rows(&place, "v"), "DL,1,5\nUA,2,3\n");
     }
+    place.write("in/2.csv", "carrier,delay\nUA,late\n");
+    let run = place.run(&["view", "refresh", "v"]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("in/2.csv") && run.stderr.contains("late"),
+        "{}",
+        run.stderr
+    );
+    std::fs::remove_file(place.path("in/2.csv")).unwrap();
     place.write("in/1.csv", "carrier,delay\nUA,1\n");
     let run = place.run(&["view", "refresh", "v"]);
     assert_eq!(run.code, Some(1), "{}", run.stderr);

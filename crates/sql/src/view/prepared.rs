@@ -24,7 +24,9 @@ use super::{
     relation::Placeholder,
     shape,
 };
-use crate::{catalog::StoreHandle, error::to_datafusion, files, table::StoreTable};
+use crate::{
+    catalog::StoreHandle, error::to_datafusion, files, string_views::seen_schema, table::StoreTable,
+};
 
 /// The key of a table that has the rows of a view, and no states.
 pub(crate) const ROW: &str = "row";
@@ -334,7 +336,8 @@ fn remembered<'d>(
 /// Fails if a table that rows are joined with has lost columns, or has others.
 fn check_columns(relation: &Relation, table: &TableSnapshot) -> Result<()> {
     let expected = relation.schema().map_err(to_datafusion)?;
-    let (expected, found) = (expected.fields(), table.schema().fields());
+    let found = seen_schema(table.schema());
+    let (expected, found) = (expected.fields(), found.fields());
     let is_same = expected.len() == found.len()
         && expected.iter().zip(found).all(|(left, right)| {
             left.name() == right.name() && left.data_type() == right.data_type()

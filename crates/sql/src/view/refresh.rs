@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch, UInt64Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use darner_engine::{Error, ErrorKind};
 use darner_store::{TableSnapshot, TableSpec, Version};
@@ -24,7 +24,11 @@ use super::{
     stored::{distinct_keys, missing, retain, states_at},
 };
 use crate::{
-    blocking::blocking, catalog::StoreHandle, create::taken, error::to_datafusion, files,
+    blocking::blocking,
+    catalog::StoreHandle,
+    create::taken,
+    error::{from_datafusion, to_datafusion},
+    files,
     string_views::seen_schema,
 };
 
@@ -266,7 +270,8 @@ impl Views {
         }
         report.num_files = new.len() as u64;
         let table = self.table_of(&new, relation).await?;
-        let states = self.new_states(view, table, &mut seen).await?;
+        let states = self.new_states(view, table, &mut seen).await;
+        let states = states.map_err(|error| in_files(error, &new))?;
         new.iter()
             .try_for_each(SeenFile::check_still)
             .map_err(to_datafusion)?;
@@ -497,7 +502,13 @@ impl Views {
             if merged.num_rows() > 0 {
                 transaction.upsert(&view.name, merged)?;
             }
-            if let Some(gone) = gone.filter(|gone| !gone.is_empty()) {
+            let mut gone = gone.filter(|gone| !gone.is_empty());
+            if merged.num_rows() == 0 && gone.is_none() {
+                // What was seen of the sources has changed all the same, and another refresh must notice: so the table
+                // changes, by a group that cannot be. Where there are columns to group by, a key has bytes.
+                gone = Some(Arc::new(BinaryArray::from_iter_values([b""])));
+            }
+            if let Some(gone) = gone {
                 let schema = Arc::clone(view.table.spec().key_schema());
                 let keys = RecordBatch::try_new(schema, vec![gone]).map_err(|error| {
                     Error::internal("keys of groups do not fit").with_source(error)
@@ -567,7 +578,8 @@ impl Views {
         let shape = shape.map_err(|reason| to_datafusion(Error::internal(reason)))?;
         let states = aggregation
             .states_of(&shape.aggregate.input, &planned.state)
-            .await?;
+            .await
+            .map_err(|error| in_files(error, &seen.files))?;
         let merged = aggregation.merge(&states, &planned.state).await?;
         seen.files
             .iter()
@@ -737,6 +749,24 @@ fn row_spec(schema: &Schema) -> Result<TableSpec> {
             .map(|(place, field)| Field::new(format!("c{place}"), field.data_type().clone(), true)),
     );
     TableSpec::new(&Schema::new(fields), &[ROW]).map_err(to_datafusion)
+}
+
+/// Names the files that were read when an error came up: DataFusion does not say of which of them it is.
+fn in_files(
+    error: datafusion::error::DataFusionError,
+    files: &[SeenFile],
+) -> datafusion::error::DataFusionError {
+    let place = match files {
+        [] => return error,
+        [file] => format!("file `{}`", file.path),
+        [first, .., last] => format!(
+            "one of {} files, `{}` to `{}`",
+            files.len(),
+            first.path,
+            last.path
+        ),
+    };
+    to_datafusion(from_datafusion(error).context(place))
 }
 
 fn is_conflict(error: &datafusion::error::DataFusionError) -> bool {

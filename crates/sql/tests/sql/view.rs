@@ -157,7 +157,7 @@ fn facts(random: &mut Random, start: i64, num_rows: usize) -> RecordBatch {
     let words = ["", "a", "b", "ab", "long words are no views", "Ünïcode"];
     let mut k1 = Vec::new();
     let mut k2 = Vec::new();
-    let (mut ts, mut d, mut f, mut b, mut n, mut s) = (
+    let (mut times, mut decimals, mut floats, mut flags, mut ints, mut texts) = (
         Vec::new(),
         Vec::new(),
         Vec::new(),
@@ -169,29 +169,29 @@ fn facts(random: &mut Random, start: i64, num_rows: usize) -> RecordBatch {
         let some = |random: &mut Random| !random.is_one_in(6);
         k1.push(some(random).then(|| *random.pick(&words)));
         k2.push(some(random).then(|| random.int(-3..4)));
-        ts.push(some(random).then(|| random.int(-8_000_000_000..20_000_000_000)));
-        d.push(some(random).then(|| i128::from(random.int(-99_999..99_999))));
-        f.push(some(random).then(|| {
+        times.push(some(random).then(|| random.int(-8_000_000_000..20_000_000_000)));
+        decimals.push(some(random).then(|| i128::from(random.int(-99_999..99_999))));
+        floats.push(some(random).then(|| {
             let whole = i32::try_from(random.int(-40..40)).unwrap();
             f64::from(whole) / 4.0
         }));
-        b.push(some(random).then(|| random.chance(50)));
-        n.push(some(random).then(|| i32::try_from(random.int(-100..100)).unwrap()));
-        s.push(some(random).then(|| format!("{}{}", random.pick(&words), random.int(0..30))));
+        flags.push(some(random).then(|| random.chance(50)));
+        ints.push(some(random).then(|| i32::try_from(random.int(-100..100)).unwrap()));
+        texts.push(some(random).then(|| format!("{}{}", random.pick(&words), random.int(0..30))));
     }
     let end = start + i64::try_from(num_rows).unwrap();
-    let d = Decimal128Array::from(d)
+    let decimals = Decimal128Array::from(decimals)
         .with_precision_and_scale(12, 2)
         .unwrap();
     let columns: Vec<(&str, ArrayRef, bool)> = vec![
         ("k1", Arc::new(StringArray::from(k1)), true),
         ("k2", Arc::new(Int64Array::from(k2)), true),
-        ("ts", Arc::new(TimestampMicrosecondArray::from(ts)), true),
-        ("d", Arc::new(d), true),
-        ("f", Arc::new(Float64Array::from(f)), true),
-        ("b", Arc::new(BooleanArray::from(b)), true),
-        ("n", Arc::new(Int32Array::from(n)), true),
-        ("s", Arc::new(StringArray::from(s)), true),
+        ("ts", Arc::new(TimestampMicrosecondArray::from(times)), true),
+        ("d", Arc::new(decimals), true),
+        ("f", Arc::new(Float64Array::from(floats)), true),
+        ("b", Arc::new(BooleanArray::from(flags)), true),
+        ("n", Arc::new(Int32Array::from(ints)), true),
+        ("s", Arc::new(StringArray::from(texts)), true),
         (
             "o",
             Arc::new(Int64Array::from_iter_values(start..end)),
@@ -326,13 +326,9 @@ fn views_of_files_are_what_their_queries_say() {
                 place.check(&name, query);
             }
         }
-        for i in 0..queries.len() {
+        for (i, query) in queries.iter().enumerate() {
             let found = place.session.verify_view(&format!("v{i}")).unwrap();
-            assert_eq!(
-                found.num_problems, 0,
-                "{}: {:?}",
-                queries[i], found.problems
-            );
+            assert_eq!(found.num_problems, 0, "{query}: {:?}", found.problems);
         }
     }
 }
@@ -386,12 +382,9 @@ fn filters_on_groups_and_single_groups_are_found() {
         same_rows(&found, &expected, filter);
     }
     let all = place.rows("SELECT count(*) AS c FROM v");
-    assert_eq!(
-        all.column(0)
-            .as_primitive::<arrow_array::types::Int64Type>()
-            .value(0) as usize,
-        place.rows(&query).num_rows()
-    );
+    let all = cast(all.column(0), &DataType::UInt64).unwrap();
+    let num_rows = place.rows(&query).num_rows() as u64;
+    assert_eq!(all.as_primitive::<UInt64Type>().value(0), num_rows);
     let schema = place.session.view_key_schema("v").unwrap();
     assert_eq!(schema.fields().len(), 2);
     for k1 in [None, Some("a"), Some("none such")] {
