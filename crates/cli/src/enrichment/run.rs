@@ -8,7 +8,7 @@ use std::{
 
 use darner_engine::{
     BatchMap, Dimension, EnrichReport, Enrichment, Error, ErrorKind, JoinSpec, Sink, SinkOptions,
-    Sinks, Source, StarJoin, Written, create, load_dimension, open_all, write_file,
+    Sinks, Source, StarJoin, Written, create, is_view, load_dimension, open_all, write_file,
 };
 use darner_sql::Expressions;
 use darner_store::{Store, TableSnapshot};
@@ -47,10 +47,17 @@ impl Dimensions {
             versions: Vec::new(),
             load_times: Vec::new(),
         };
-        let tables = plan
-            .joins
-            .iter()
-            .map(|spec| find_table(store, &spec.table, plan.as_of));
+        let find = |spec: &JoinSpec| {
+            if is_view(store, &spec.table) {
+                return Err(Failure::from(Error::invalid(format!(
+                    "facts are joined with tables, and this is a materialized view: view=`{0}`; join it in SQL, or make a \
+                     table of it: darner sql \"CREATE TABLE {0}_table (PRIMARY KEY (...)) AS SELECT * FROM {0}\"",
+                    spec.table
+                ))));
+            }
+            find_table(store, &spec.table, plan.as_of)
+        };
+        let tables = plan.joins.iter().map(find);
         let tables = tables.collect::<Result<Vec<_>>>()?;
         let mut distinct: Vec<&TableSnapshot> = Vec::new();
         for table in &tables {

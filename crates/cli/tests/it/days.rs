@@ -36,9 +36,9 @@ fn days_that_arrive_are_counted_once_each() {
         place.ok(&["sql", &split, "-o", &day(number)]);
         let run = place.ok(JOB);
         let said = if number == 1 {
-            "delays: created, 1 files"
+            "delays: created, 1 file,"
         } else {
-            "delays: merged, 1 files"
+            "delays: merged, 1 file,"
         };
         assert!(run.stderr.contains(said), "{}", run.stderr);
         assert_eq!(rows(&place, "delays"), rows(&place, query));

@@ -27,7 +27,7 @@ fn a_view_is_made_refreshed_read_and_dropped() {
     let place = place();
     let run = place.ok(&["view", "create", "delays", QUERY]);
     assert!(
-        run.stderr.contains("delays: created, 1 files, 2 groups"),
+        run.stderr.contains("delays: created, 1 file, 2 groups"),
         "{}",
         run.stderr
     );
