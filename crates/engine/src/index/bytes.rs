@@ -3,7 +3,7 @@ use std::hint::black_box;
 use super::parts::{self, Table};
 use super::{BATCH_KEYS, NO_MATCH, Slot, row_of, search_all};
 use crate::huge;
-use crate::key::hash::{hash_bytes, home_slot, words};
+use crate::key::hash::{hash_bytes, home_slot};
 use crate::{Error, ErrorKind, Result};
 
 /// Open addressing over byte keys, linear probing, at most half full.
@@ -274,13 +274,28 @@ impl BytesIndex {
     }
 }
 
-/// Compares keys of one length. Most are short: those without a call.
+/// Compares keys of one length. Most are short: those without a call, and without a branch for each step. Three chunks
+/// of sixteen bytes, some with bytes that another has too, are half as many loads as six words.
 #[inline]
 fn are_equal(a: &[u8], b: &[u8]) -> bool {
-    match (words(a), words(b)) {
-        (Some(a), Some(b)) => a == b,
+    match (chunks(a), chunks(b)) {
+        (Some(a), Some(b)) => (a[0] == b[0]) & (a[1] == b[1]) & (a[2] == b[2]),
         _ => a == b,
     }
+}
+
+/// Longer keys are compared by a call.
+const CHUNKS_BYTES_MAX: usize = 48;
+
+/// The bytes of a key of 16 to 48 bytes, sixteen at a time.
+#[inline]
+fn chunks(key: &[u8]) -> Option<[&[u8; 16]; 3]> {
+    let last = key.len().checked_sub(16)?;
+    if key.len() > CHUNKS_BYTES_MAX {
+        return None;
+    }
+    let chunk = |at: usize| key.get(at.min(last)..)?.first_chunk();
+    Some([chunk(0)?, chunk(16)?, chunk(32)?])
 }
 
 /// The view of a key; for one past [`INLINE_BYTES_MAX`] without its place. `None` past 4 GiB.
@@ -322,6 +337,19 @@ fn tag(hash: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_equal_if_every_byte_is() {
+        for len in 0..=60 {
+            let key = vec![b'x'; len];
+            assert!(are_equal(&key, &key.clone()));
+            for at in 0..len {
+                let mut other = key.clone();
+                other[at] = b'y';
+                assert!(!are_equal(&key, &other), "len={len} at={at}");
+            }
+        }
+    }
 
     #[test]
     fn views_have_the_bytes_of_short_keys_and_the_first_of_long_ones() {

@@ -17,16 +17,16 @@ pub(crate) fn hash_int(key: i64) -> u64 {
     folded(folded(key, 0x1319_8a2e_0370_7345), 0xa409_3822_299f_31d1)
 }
 
-/// Keys of up to so many bytes are hashed and compared as [`words`].
+/// Keys of up to so many bytes are hashed as [`words`].
 const WORDS_BYTES_MAX: usize = 48;
 
 /// The bytes of a key of 8 to 48 bytes, eight at a time; what the last words have twice is no harm. Keys of one length
 /// have the same words if they are the same.
 ///
 /// The number of words is always the same: with as many as a key has, a processor would guess wrong at every other key
-/// where their end is, which costs more than to hash and compare it.
+/// where their end is, which costs more than to hash it.
 #[inline]
-pub(crate) fn words(key: &[u8]) -> Option<[u64; 6]> {
+fn words(key: &[u8]) -> Option<[u64; 6]> {
     let last = key.len().checked_sub(8)?;
     if key.len() > WORDS_BYTES_MAX {
         return None;
