@@ -1,7 +1,9 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, new_empty_array, new_null_array};
+use arrow_array::types::ByteViewType;
+use arrow_array::{Array, ArrayRef, GenericByteViewArray, new_empty_array, new_null_array};
+use arrow_buffer::Buffer;
 use arrow_cast::{CastOptions, can_cast_types, cast_with_options};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef};
 use arrow_select::concat::concat;
@@ -165,10 +167,20 @@ impl Column {
 
 /// Views over few buffers that hold nothing else. Joined ones point into the pages that they came from, all columns of
 /// which they would keep, and every batch of a join would have thousands of buffers.
+///
+/// Views that share bytes are left as they are: apart they might take any amount of memory.
 fn dense(values: ArrayRef) -> ArrayRef {
+    fn is_apart<T: ByteViewType>(values: &GenericByteViewArray<T>) -> bool {
+        let held: usize = values.data_buffers().iter().map(Buffer::len).sum();
+        values.total_buffer_bytes_used() <= held
+    }
     match values.data_type() {
-        DataType::Utf8View => Arc::new(values.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(values.as_binary_view().gc()),
+        DataType::Utf8View if is_apart(values.as_string_view()) => {
+            Arc::new(values.as_string_view().gc())
+        }
+        DataType::BinaryView if is_apart(values.as_binary_view()) => {
+            Arc::new(values.as_binary_view().gc())
+        }
         _ => values,
     }
 }
