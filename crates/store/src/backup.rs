@@ -150,7 +150,7 @@ impl Source {
     fn write(&self, to: &Path) -> Result<BackupReport> {
         let log_dir = to.join(LOG_DIR);
         disk::make_dir(&log_dir)?;
-        let mut log = LogWriter::open(log_dir.clone(), 0, 0, None, 0)?;
+        let mut log = LogWriter::open(log_dir.clone(), 0, 0, 0, None, 0)?;
         for group in self.frames.chunks(GROUP_FRAMES) {
             log.append(group, true)?;
         }

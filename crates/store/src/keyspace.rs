@@ -450,8 +450,10 @@ impl Keyspace {
                 found[at] = Some(page);
             }
         }
-        // Each is there by now.
-        Ok(found.into_iter().flatten().collect())
+        found
+            .into_iter()
+            .collect::<Option<_>>()
+            .ok_or_else(|| Error::internal("page was read without an answer"))
     }
 
     /// The directory that a message about this table's files should name.

@@ -119,11 +119,14 @@ impl Shared {
             return;
         };
         let (number, covered) = {
-            let writer = lock(writer);
+            let mut writer = lock(writer);
             (writer.checkpoint_number, writer.log.covered())
         };
+        // First, because the log may be about to need the space.
+        if covered.remove().is_err() {
+            lock(writer).log.fail();
+        }
         let _ = checkpoint::remove_old(&self.dir, number);
-        covered.remove();
     }
 
     /// Puts the namespaces among the tables of a state, with all that changed since the last checkpoint in their pages.
@@ -307,12 +310,15 @@ impl Shared {
                 let _ = table.keyspace.flush_ahead(&wanted);
             }
         }
-        for namespace in state.namespaces.values() {
-            for _ in 0..FLUSHES_AHEAD_MAX {
+        for _ in 0..FLUSHES_AHEAD_MAX {
+            // In each round all of them: one changes while another is written.
+            let mut num_entries = 0;
+            for namespace in state.namespaces.values() {
                 let flushed = namespace.flush_ahead(state.version, self.options.page_bytes);
-                if !flushed.is_ok_and(|num_entries| num_entries >= FLUSH_AHEAD_MIN) {
-                    break;
-                }
+                num_entries += flushed.unwrap_or_default();
+            }
+            if num_entries < FLUSH_AHEAD_MIN {
+                break;
             }
         }
     }

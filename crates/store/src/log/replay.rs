@@ -150,6 +150,7 @@ mod tests {
             dir.to_owned(),
             4096,
             end.chain,
+            1,
             end.last.as_ref(),
             end.num_bytes,
         )

@@ -59,6 +59,8 @@ pub(crate) struct LogWriter {
     first_version_kept: u64,
     /// Bytes of frames that the last checkpoint has covered.
     covered_bytes: u64,
+    /// Segments that were open when a checkpoint covered them.
+    ended: Vec<Segment>,
     /// `None` if no segments are made ahead of need.
     spare: Option<Spare>,
 }
@@ -108,6 +110,7 @@ impl LogWriter {
         dir: PathBuf,
         segment_bytes_min: u64,
         chain: u32,
+        first_version_kept: u64,
         last: Option<&SegmentEnd>,
         num_bytes: u64,
     ) -> Result<Self> {
@@ -122,8 +125,9 @@ impl LogWriter {
             bytes: Vec::new(),
             failed: false,
             num_bytes,
-            first_version_kept: 0,
+            first_version_kept,
             covered_bytes: 0,
+            ended: Vec::new(),
             spare: None,
         })
     }
@@ -204,9 +208,11 @@ impl LogWriter {
                 return Err(error);
             }
         }
-        // Half as long as all before it, or as what the last checkpoint has covered, so that a busy log does not begin a
-        // segment, which takes three fsyncs, all the time, and a third of it at most is room that nobody uses.
-        let usual = (self.num_bytes.max(self.covered_bytes) / 2).clamp(
+        // Half as long as all before it, so that a busy log does not begin a segment, which takes three fsyncs, all the
+        // time, and a third of it at most is room that nobody uses. The first of those that nobody syncs is half as long
+        // as what the last checkpoint has covered: it is allocated without zeros, and costs no more for that.
+        let expected = if sync { 0 } else { self.covered_bytes };
+        let usual = (self.num_bytes.max(expected) / 2).clamp(
             self.segment_bytes_min,
             self.segment_bytes_min.max(SEGMENT_BYTES_MAX),
         );
@@ -289,8 +295,10 @@ impl LogWriter {
     /// left. The segments are there until somebody calls [`Covered::remove`].
     pub(crate) fn clear(&mut self, first_version_kept: u64, num_bytes: u64) {
         self.first_version_kept = first_version_kept;
-        self.segment
+        let covered = self
+            .segment
             .take_if(|segment| segment.first_version < first_version_kept);
+        self.ended.extend(covered);
         self.covered_bytes = self.num_bytes.saturating_sub(num_bytes);
         self.num_bytes = num_bytes;
         if num_bytes < self.segment_bytes_min && self.take_spare().is_some() {
@@ -300,11 +308,17 @@ impl LogWriter {
     }
 
     /// The segments that checkpoints have covered.
-    pub(crate) fn covered(&self) -> Covered {
+    pub(crate) fn covered(&mut self) -> Covered {
         Covered {
             dir: self.dir.clone(),
             first_version_kept: self.first_version_kept,
+            ended: std::mem::take(&mut self.ended),
         }
+    }
+
+    /// Refuses all that follows: the disk has failed.
+    pub(crate) fn fail(&mut self) {
+        self.failed = true;
     }
 }
 
@@ -313,18 +327,23 @@ impl LogWriter {
 pub(crate) struct Covered {
     dir: PathBuf,
     first_version_kept: u64,
+    /// Those that were open. A thread may still be bringing them to the disk.
+    ended: Vec<Segment>,
 }
 
 impl Covered {
     /// Removes them. Failing to is no failure of the log: a segment that stays is skipped by every reader, and the next
-    /// checkpoint tries again.
-    pub(crate) fn remove(&self) {
+    /// checkpoint tries again. To bring one of them to the disk is.
+    pub(crate) fn remove(mut self) -> Result<()> {
+        let mut ended = self.ended.iter_mut();
+        let synced = ended.try_for_each(|segment| segment.syncing.end());
         let is_covered = |first: u64| first < self.first_version_kept;
         for name in disk::list_dir(&self.dir).unwrap_or_default() {
             if parse_segment_name(&name).is_some_and(is_covered) {
                 let _ = disk::remove_file(&self.dir.join(name));
             }
         }
+        synced
     }
 }
 
