@@ -397,3 +397,27 @@ fn dictionary_values_max(keys: &DataType) -> usize {
         _ => u32::MAX as usize,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{StringArray, StringViewArray};
+    use arrow_select::take::take;
+
+    use super::*;
+
+    #[test]
+    fn views_that_share_bytes_are_not_copied_apart() {
+        let word = StringArray::from(vec!["a word that has more than twelve bytes"]);
+        let word = StringViewArray::from(&word);
+        let shared = take(&word, &arrow_array::UInt32Array::from(vec![0; 1000]), None).unwrap();
+        let kept = dense(Arc::clone(&shared));
+        assert_eq!(&kept, &shared);
+        let held: usize = kept
+            .as_string_view()
+            .data_buffers()
+            .iter()
+            .map(Buffer::len)
+            .sum();
+        assert_eq!(held, 38);
+    }
+}
