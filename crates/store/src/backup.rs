@@ -11,7 +11,7 @@ use crate::{
     disk,
     error::{Error, ErrorKind, Result},
     keyspace::Attach,
-    log::{LogWriter, NewFrame, read_log},
+    log::{LogEnd, LogWriter, NewFrame, read_log},
     state::State,
     store::{LOG_DIR, READ_ATTEMPTS_MAX, Store, absolute},
     version::Version,
@@ -150,7 +150,7 @@ impl Source {
     fn write(&self, to: &Path) -> Result<BackupReport> {
         let log_dir = to.join(LOG_DIR);
         disk::make_dir(&log_dir)?;
-        let mut log = LogWriter::open(log_dir.clone(), 0, 0, 0, None, 0)?;
+        let mut log = LogWriter::open(log_dir.clone(), 0, &LogEnd::default())?;
         for group in self.frames.chunks(GROUP_FRAMES) {
             log.append(group, true)?;
         }

@@ -123,9 +123,9 @@ impl Shared {
             (writer.checkpoint_number, writer.log.covered())
         };
         // First, because the log may be about to need the space.
-        if covered.remove().is_err() {
-            lock(writer).log.fail();
-        }
+        let removed = covered.remove();
+        // Told by the next commit, which is refused.
+        let _ = lock(writer).end_on_error(removed);
         let _ = checkpoint::remove_old(&self.dir, number);
     }
 

@@ -132,16 +132,8 @@ impl Store {
             .ok_or_else(|| Error::internal("checkpoint changed under the writer's lock"))?;
         let checkpoint_bytes = state.num_live_bytes();
         take_namespaces(&mut state, options.state_memory_bytes);
-        let first_logged = state.version.number + 1;
         let end = replay(&log_dir, &mut state, &work_dir, &options)?;
-        let mut log = LogWriter::open(
-            log_dir.clone(),
-            options.log_segment_bytes,
-            end.chain,
-            first_logged,
-            end.last.as_ref(),
-            end.num_bytes,
-        )?;
+        let mut log = LogWriter::open(log_dir.clone(), options.log_segment_bytes, &end)?;
         if options.compaction == CompactionMode::Background {
             log.make_ahead();
         }

@@ -21,6 +21,8 @@ pub(crate) struct ReplayedFrame {
 /// Where the log goes on.
 #[derive(Default)]
 pub(crate) struct LogEnd {
+    /// Frames before this version are in a checkpoint.
+    pub(crate) first_version: u64,
     pub(crate) chain: u32,
     pub(crate) last: Option<SegmentEnd>,
     /// Bytes of all frames read.
@@ -43,7 +45,10 @@ pub(crate) fn read_log(
         .filter(|(first, _)| *first >= first_version)
         .collect();
     segments.sort();
-    let mut end = LogEnd::default();
+    let mut end = LogEnd {
+        first_version,
+        ..LogEnd::default()
+    };
     let mut next_version = first_version;
     for (i, (named_version, name)) in segments.iter().enumerate() {
         let path = dir.join(name);
@@ -146,15 +151,7 @@ mod tests {
     }
 
     fn writer(dir: &Path, end: &LogEnd) -> LogWriter {
-        LogWriter::open(
-            dir.to_owned(),
-            4096,
-            end.chain,
-            1,
-            end.last.as_ref(),
-            end.num_bytes,
-        )
-        .unwrap()
+        LogWriter::open(dir.to_owned(), 4096, end).unwrap()
     }
 
     /// Five frames in two groups over two segments.

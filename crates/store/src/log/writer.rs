@@ -6,7 +6,10 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
-use super::frame::{FramePlace, HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes};
+use super::{
+    frame::{FramePlace, HEADER_BYTES, SegmentHeader, encode_frame, frame_bytes},
+    replay::LogEnd,
+};
 use crate::{
     disk::{self, OutFile},
     error::{Error, ErrorKind, Result},
@@ -106,26 +109,19 @@ pub(crate) struct SegmentEnd {
 
 impl LogWriter {
     /// Goes on after the frames that were replayed. Wipes a torn tail.
-    pub(crate) fn open(
-        dir: PathBuf,
-        segment_bytes_min: u64,
-        chain: u32,
-        first_version_kept: u64,
-        last: Option<&SegmentEnd>,
-        num_bytes: u64,
-    ) -> Result<Self> {
-        let segment = last.map(Segment::open).transpose()?;
+    pub(crate) fn open(dir: PathBuf, segment_bytes_min: u64, end: &LogEnd) -> Result<Self> {
+        let segment = end.last.as_ref().map(Segment::open).transpose()?;
         // Left by a process that was killed.
         disk::remove_file(&spare_path(&dir))?;
         Ok(Self {
             dir,
             segment_bytes_min,
             segment,
-            chain,
+            chain: end.chain,
             bytes: Vec::new(),
             failed: false,
-            num_bytes,
-            first_version_kept,
+            num_bytes: end.num_bytes,
+            first_version_kept: end.first_version,
             covered_bytes: 0,
             ended: Vec::new(),
             spare: None,
@@ -314,11 +310,6 @@ impl LogWriter {
             first_version_kept: self.first_version_kept,
             ended: std::mem::take(&mut self.ended),
         }
-    }
-
-    /// Refuses all that follows: the disk has failed.
-    pub(crate) fn fail(&mut self) {
-        self.failed = true;
     }
 }
 

@@ -134,3 +134,34 @@ fn an_fsync_that_nobody_waits_for_and_that_fails_ends_the_commits() {
     }
     state.put(&key(1001), b"more").unwrap();
 }
+
+/// A checkpoint that came before the error was told took the segment away, and the error with it.
+#[test]
+fn an_fsync_that_fails_behind_a_checkpoint_ends_the_commits_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let syncs = Arc::new(FirstLogSync::default());
+    let observed = observe(dir.path(), Arc::clone(&syncs) as _);
+    let options = StoreOptions {
+        durability: Durability::Buffered,
+        ..StoreOptions::default()
+    };
+    let value = vec![7; 100 << 10];
+    {
+        let store = Store::open(dir.path().join("store"), options).unwrap();
+        let state = store.state("n").unwrap();
+        // As many as one fsync is begun behind.
+        for number in 0..25_u64 {
+            state.put(&number.to_be_bytes(), &value).unwrap();
+        }
+        store.checkpoint().unwrap();
+        assert_eq!(syncs.num_syncs.load(Ordering::Relaxed), 1);
+        let error = state.put(b"next", &value).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(format!("{error:?}").contains(".log"), "{error:?}");
+        let error = store.checkpoint().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    }
+    drop(observed);
+    let store = Store::open(dir.path().join("store"), StoreOptions::default()).unwrap();
+    assert_eq!(store.state("n").unwrap().len().unwrap(), 25);
+}
