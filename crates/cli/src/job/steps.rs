@@ -17,7 +17,7 @@ use super::{
     directory,
     file::Job,
     memory::{DimensionMemory, Due, EnrichMemory, encode},
-    order::{Step, in_order, only, reads},
+    order::{Step, in_order, normal, only},
     step::{
         DimensionStep, EnrichStep, FileChangeName, OneOrMore, SummaryStep, ViewChangeName, ViewStep,
     },
@@ -271,16 +271,14 @@ fn keep_view(
     view::tell(context, &report)
 }
 
-/// Whether a view counts what the job writes.
+/// Whether a view counts files that the job writes: named as they are, because a pattern may find others, too.
 fn reads_outputs(job: &Job, step: &ViewStep) -> Result<bool> {
     let names = relations_of(&step.query)?;
     Ok(job.enrich.0.iter().any(|(output, enrichment)| {
+        let to = normal(&job.path(&enrichment.to));
         let reads_it = |name: &String| {
-            let path = job.path(Path::new(name));
-            name == output
-                || enrichment
-                    .outputs()
-                    .any(|output| reads(&path, &job.path(output)))
+            let path = normal(&job.path(Path::new(name)));
+            name == output || path == to || enrichment.is_directory() && path.starts_with(&to)
         };
         names.iter().any(reads_it)
     }))
