@@ -115,6 +115,10 @@ fn never_fails(from: &DataType, to: &DataType) -> bool {
         Float16, Float32, Float64, Int8, Int16, Int32, Int64, LargeUtf8, UInt8, UInt16, UInt32,
         UInt64, Utf8, Utf8View,
     };
+    if from != to && matches!(to, DataType::Dictionary(..)) {
+        // Its keys may not be enough for the values of a page.
+        return false;
+    }
     let (from, to) = (value_type(from), value_type(to));
     from == to
         || match from {

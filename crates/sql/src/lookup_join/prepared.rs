@@ -275,7 +275,7 @@ impl<'s> Columns<'s> {
             &schema,
             Some(&facts),
             vec![(spec, dimension)],
-            // What queries see of a table: see `views.rs`.
+            // What queries see of a table: see `string_views.rs`.
             Encoding::View,
         )
         .map_err(to_datafusion)

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use darner_engine::{Dimension, DimensionBuilder, Error};
 use datafusion::{
-    arrow::compute::{CastOptions, cast_with_options, concat_batches},
+    arrow::compute::{CastOptions, cast_with_options, concat_batches, kernels::cmp::not_distinct},
+    common::tree_node::TreeNode,
     datasource::{MemTable, provider_as_source},
     error::Result,
-    logical_expr::LogicalPlanBuilder,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
     physical_plan::collect,
 };
 
@@ -50,13 +51,16 @@ impl Views {
                 schema.fields().len()
             ))));
         }
-        let options = CastOptions {
-            safe: false,
-            ..CastOptions::default()
-        };
         let mut values = Vec::new();
         for (keys, field) in keys.iter().zip(schema.fields()) {
-            values.push(cast_with_options(keys, field.data_type(), &options)?);
+            let value = cast_whole(keys, field.data_type()).ok_or_else(|| {
+                to_datafusion(Error::invalid(format!(
+                    "a value does not fit the column of the group: view=`{name}` column=`{}` type=`{}`",
+                    field.name(),
+                    field.data_type()
+                )))
+            })?;
+            values.push(value);
         }
         if !aggregation.is_plain() {
             values.push(aggregation.finest_set(num_rows)?);
@@ -75,6 +79,12 @@ impl Views {
             let groups =
                 LogicalPlanBuilder::scan("groups", provider_as_source(Arc::new(groups)), None)?;
             let plan = prepared.over(groups, &view.definition)?;
+            if looks_at_others(&plan)? {
+                return Err(to_datafusion(Error::invalid(format!(
+                    "a row of the view depends on those of other groups, by a window or a LIMIT: view=`{name}`; use \
+                     `darner sql` or `darner scan`"
+                ))));
+            }
             let state = query::base(1)?;
             let plan = state.create_physical_plan(&plan).await?;
             let rows = collect(plan, state.task_ctx()).await?;
@@ -147,6 +157,31 @@ impl Views {
     }
 }
 
+/// Whether a plan over one group gives another row than over all of them.
+fn looks_at_others(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|node| {
+        Ok(matches!(
+            node,
+            LogicalPlan::Window(_) | LogicalPlan::Limit(_)
+        ))
+    })
+}
+
+/// A column in another type, if that loses nothing of it.
+pub(crate) fn cast_whole(column: &ArrayRef, data_type: &DataType) -> Option<ArrayRef> {
+    if column.data_type() == data_type {
+        return Some(Arc::clone(column));
+    }
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let cast = cast_with_options(column, data_type, &options).ok()?;
+    let back = cast_with_options(&cast, column.data_type(), &options).ok()?;
+    let is_same = not_distinct(&back, column).ok()?;
+    (is_same.true_count() == column.len()).then_some(cast)
+}
+
 /// The columns of groups by their names, without the number of a grouping set.
 fn key_schema(aggregation: &Aggregation) -> SchemaRef {
     let num_columns = aggregation.num_group_columns() - usize::from(!aggregation.is_plain());
@@ -190,4 +225,22 @@ pub(crate) fn finished(aggregation: &Aggregation, states: &RecordBatch) -> Resul
         columns,
         &options,
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{Float64Array, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn values_are_cast_if_that_loses_nothing() {
+        let whole: ArrayRef = Arc::new(Float64Array::from(vec![Some(2.0), None]));
+        let cast = cast_whole(&whole, &DataType::Int64).unwrap();
+        assert_eq!(*cast, Int64Array::from(vec![Some(2), None]));
+        let half: ArrayRef = Arc::new(Float64Array::from(vec![2.5]));
+        assert!(cast_whole(&half, &DataType::Int64).is_none());
+        let large: ArrayRef = Arc::new(Int64Array::from(vec![300]));
+        assert!(cast_whole(&large, &DataType::Int8).is_none());
+    }
 }

@@ -17,6 +17,7 @@ mod define;
 mod explain;
 mod lookup;
 mod names;
+mod place;
 mod prepared;
 mod push;
 mod query;

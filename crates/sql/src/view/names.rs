@@ -1,17 +1,14 @@
 //! What a query names, for programs that have queries in files of their own.
 
-use std::{
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use darner_engine::Result;
-use datafusion::sql::{
-    parser::Statement,
-    sqlparser::ast::{self, VisitMut, VisitorMut},
-};
+use datafusion::sql::parser::Statement;
 
-use super::query;
+use super::{
+    place::{known_as, place},
+    query,
+};
 use crate::{error::from_datafusion, files::has_path};
 
 /// The tables, views and files that a query names, once each.
@@ -48,76 +45,22 @@ fn parse(query: &str) -> Result<(Statement, Vec<String>)> {
 /// # Errors
 /// As [`relations_of`].
 pub fn with_files(query: &str, dir: &Path, files: &[(String, PathBuf)]) -> Result<String> {
-    let (mut statement, names) = parse(query)?;
-    let mut placing = Placing { dir, files, names };
-    if let Statement::Statement(statement) = &mut statement {
-        // Nothing breaks off.
-        let _: ControlFlow<()> = statement.visit(&mut placing);
-    }
-    Ok(statement.to_string())
-}
-
-struct Placing<'f> {
-    dir: &'f Path,
-    files: &'f [(String, PathBuf)],
-    /// What the query names and does not define itself, in a WITH.
-    names: Vec<String>,
-}
-
-impl Placing<'_> {
-    /// The path that a name stands for.
-    fn path_of(&self, ident: &ast::Ident) -> Option<PathBuf> {
-        let is_quoted = ident.quote_style.is_some();
-        let name = if is_quoted {
-            ident.value.clone()
-        } else {
-            ident.value.to_lowercase()
-        };
-        if !self.names.contains(&name) {
-            return None;
+    let (mut statement, _) = parse(query)?;
+    place(&mut statement, &mut |ident| {
+        let name = known_as(ident);
+        if let Some((_, path)) = files.iter().find(|(file, _)| *file == name) {
+            return path.to_str().map(ToOwned::to_owned);
         }
-        if let Some((_, path)) = self.files.iter().find(|(file, _)| *file == name) {
-            return Some(path.clone());
-        }
-        let is_path = is_quoted && has_path(&name) && !name.contains("://");
-        is_path.then(|| self.dir.join(name))
-    }
-}
-
-impl VisitorMut for Placing<'_> {
-    type Break = ();
-
-    fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
-        let ast::TableFactor::Table {
-            name,
-            alias,
-            args: None,
-            ..
-        } = factor
-        else {
-            return ControlFlow::Continue(());
+        // In single quotes a name is of a file or a directory.
+        let is_path = match ident.quote_style {
+            None => false,
+            Some('\'') => has_path(&name) || dir.join(&name).exists(),
+            Some(_) => has_path(&name),
         };
-        let [ast::ObjectNamePart::Identifier(ident)] = &mut name.0[..] else {
-            return ControlFlow::Continue(());
-        };
-        let path = self.path_of(ident);
-        let Some(path) = path.as_deref().and_then(Path::to_str) else {
-            return ControlFlow::Continue(());
-        };
-        // Columns may be named by the name that stood there.
-        let said = ast::Ident {
-            quote_style: ident.quote_style.map(|_| '"'),
-            ..ident.clone()
-        };
-        alias.get_or_insert_with(|| ast::TableAlias {
-            explicit: true,
-            name: said,
-            columns: Vec::new(),
-            at: None,
-        });
-        *ident = ast::Ident::with_quote('\'', path);
-        ControlFlow::Continue(())
-    }
+        let is_local = is_path && !name.contains("://");
+        is_local.then(|| dir.join(name).to_str().map(ToOwned::to_owned))?
+    });
+    query::written(&statement).map_err(from_datafusion)
 }
 
 #[cfg(test)]
@@ -150,6 +93,21 @@ mod tests {
         let query = "WITH days AS (SELECT 1) SELECT * FROM days";
         assert_eq!(placed(query), query);
         assert_eq!(relations_of(query).unwrap(), [""; 0]);
+        // Only behind its own query, or everywhere in it if that is recursive.
+        assert_eq!(
+            placed(
+                "WITH days AS (SELECT * FROM days) SELECT * FROM days, (SELECT * FROM days) AS d"
+            ),
+            "WITH days AS (SELECT * FROM '/out/days' AS days) SELECT * FROM days, (SELECT * FROM days) AS d"
+        );
+        let query = "WITH RECURSIVE days AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM days WHERE n < 9) SELECT * FROM days";
+        assert_eq!(placed(query), query);
+        assert_eq!(
+            placed(
+                "SELECT * FROM (WITH days AS (SELECT 1) SELECT * FROM days) AS a JOIN days ON true"
+            ),
+            "SELECT * FROM (WITH days AS (SELECT 1) SELECT * FROM days) AS a JOIN '/out/days' AS days ON true"
+        );
     }
 
     #[test]

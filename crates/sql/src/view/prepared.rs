@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use arrow_schema::SchemaRef;
 use darner_engine::{Error, ErrorKind, expand};
 use darner_store::{TableSnapshot, TableSpec};
 use datafusion::{
@@ -206,6 +207,7 @@ impl Planned {
                 .as_ref()
                 .is_some_and(|facts| facts.relation.name == relation.name);
             let rows: Arc<dyn TableProvider> = if is_facts {
+                check_same(relation, &facts.schema())?;
                 Arc::clone(&facts)
             } else {
                 let table = tables.iter().find(|table| table.name() == relation.name);
@@ -260,7 +262,7 @@ impl Planned {
             } else if let Some(table) = table {
                 let rows = StoreTable::past(handle, table.clone());
                 Placeholder::new(place, Some(FactsKind::Table), Arc::new(rows))
-            } else if is_here && files::has_path(place) {
+            } else if matches!(name, TableReference::Bare { .. }) && files::has_path(place) {
                 let rows = files::file_table(&state, place).await;
                 let rows = rows.map_err(to_datafusion)?;
                 // Of directories inside a directory, DataFusion makes columns.
@@ -335,17 +337,28 @@ fn remembered<'d>(
 
 /// Fails if a table that rows are joined with has lost columns, or has others.
 fn check_columns(relation: &Relation, table: &TableSnapshot) -> Result<()> {
+    check_same(relation, &seen_schema(table.schema()))?;
+    if relation.key() == table.spec().key_columns() {
+        return Ok(());
+    }
+    other_columns(relation)
+}
+
+/// Fails if rows have other columns than the view was made for, or the same in another order: plans name them by place.
+fn check_same(relation: &Relation, found: &SchemaRef) -> Result<()> {
     let expected = relation.schema().map_err(to_datafusion)?;
-    let found = seen_schema(table.schema());
     let (expected, found) = (expected.fields(), found.fields());
     let is_same = expected.len() == found.len()
         && expected.iter().zip(found).all(|(left, right)| {
             left.name() == right.name() && left.data_type() == right.data_type()
-        })
-        && relation.key() == table.spec().key_columns();
+        });
     if is_same {
         return Ok(());
     }
+    other_columns(relation)
+}
+
+fn other_columns(relation: &Relation) -> Result<()> {
     Err(to_datafusion(Error::invalid(format!(
         "a table that the view reads has other columns or another key than when the view was made: table=`{}`; create \
          the view anew (CREATE OR REPLACE MATERIALIZED VIEW)",

@@ -1,14 +1,18 @@
 //! Rows that a program gives to a view.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
-use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow_schema::SchemaRef;
 use darner_engine::{Error, Result};
-use datafusion::arrow::compute::{CastOptions, can_cast_types, cast_with_options};
+use datafusion::arrow::array::ArrayData;
 
 use super::{
     define::StoredView,
+    lookup::cast_whole,
     refresh::{RefreshReport, Views, push_schema},
 };
 use crate::{error::from_datafusion, session::Session};
@@ -51,7 +55,7 @@ pub struct ViewWriter<'s> {
     schema: SchemaRef,
     rows: Vec<RecordBatch>,
     num_rows: usize,
-    num_bytes: usize,
+    held: Held,
     /// Of the last row that waits.
     next: Option<Vec<u8>>,
     /// Of the last row that is counted.
@@ -71,7 +75,7 @@ impl<'s> ViewWriter<'s> {
             name: name.to_owned(),
             rows: Vec::new(),
             num_rows: 0,
-            num_bytes: 0,
+            held: Held::default(),
             next: None,
             committed: seen.watermark(),
             last_commit: Instant::now(),
@@ -103,12 +107,12 @@ impl<'s> ViewWriter<'s> {
     pub fn push(&mut self, rows: &RecordBatch, watermark: &[u8]) -> Result<()> {
         let rows = fit(&self.name, rows, &self.schema)?;
         self.num_rows += rows.num_rows();
-        self.num_bytes += rows.get_array_memory_size();
+        self.held.add(&rows);
         self.rows.push(rows);
         self.next = Some(watermark.to_vec());
         let is_due = self.last_commit.elapsed() >= COMMIT_EVERY
             || self.num_rows >= ROWS_MAX
-            || self.num_bytes >= BYTES_MAX;
+            || self.held.num_bytes >= BYTES_MAX;
         if is_due {
             self.commit()?;
         }
@@ -131,9 +135,38 @@ impl<'s> ViewWriter<'s> {
             pushed.map_err(from_datafusion)
         })?;
         self.rows.clear();
-        (self.num_rows, self.num_bytes) = (0, 0);
+        self.num_rows = 0;
+        self.held = Held::default();
         self.committed = self.next.take();
         Ok(Some(report))
+    }
+}
+
+/// The memory that rows keep. Batches are often parts of a larger one, whose buffers all of them keep, once.
+#[derive(Default)]
+struct Held {
+    /// Where the buffers begin.
+    buffers: HashSet<usize>,
+    num_bytes: usize,
+}
+
+impl Held {
+    fn add(&mut self, rows: &RecordBatch) {
+        for column in rows.columns() {
+            self.add_data(&column.to_data());
+        }
+    }
+
+    fn add_data(&mut self, data: &ArrayData) {
+        let nulls = data.nulls().map(|nulls| nulls.inner().inner());
+        for buffer in data.buffers().iter().chain(nulls) {
+            if self.buffers.insert(buffer.data_ptr().addr().get()) {
+                self.num_bytes += buffer.capacity();
+            }
+        }
+        for child in data.child_data() {
+            self.add_data(child);
+        }
     }
 }
 
@@ -142,10 +175,6 @@ fn fit(view: &str, rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch
     if rows.schema_ref() == schema {
         return Ok(rows.clone());
     }
-    let options = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let Some(column) = rows.column_by_name(field.name()) else {
@@ -165,19 +194,40 @@ fn fit(view: &str, rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch
                 field.data_type()
             ))
         };
-        columns.push(if column.data_type() == field.data_type() {
-            ArrayRef::clone(column)
-        } else if column.null_count() == column.len() {
+        columns.push(if column.null_count() == column.len() {
             new_null_array(field.data_type(), column.len())
-        } else if can_cast_types(column.data_type(), field.data_type()) {
-            cast_with_options(column, field.data_type(), &options)
-                .map_err(|error| does_not_fit().with_source(error))?
         } else {
-            return Err(does_not_fit());
+            cast_whole(column, field.data_type()).ok_or_else(does_not_fit)?
         });
     }
     RecordBatch::try_new(SchemaRef::clone(schema), columns).map_err(|error| {
         Error::invalid(format!("rows do not fit the view's facts: view=`{view}`"))
             .with_source(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Int64Array, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_many_rows_keep_counts_once() {
+        let numbers = Int64Array::from_iter_values(0..10_000);
+        let words = StringViewArray::from_iter_values(["longer than twelve bytes"; 10_000]);
+        let columns: Vec<(&str, ArrayRef)> = vec![("n", Arc::new(numbers)), ("w", Arc::new(words))];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let mut whole = Held::default();
+        whole.add(&rows);
+        assert!(whole.num_bytes >= 10_000 * (8 + 16 + 24));
+        let mut parts = Held::default();
+        for start in (0..10_000).step_by(100) {
+            parts.add(&rows.slice(start, 100));
+        }
+        // A slice may begin inside of a buffer, never outside of it.
+        assert_eq!(parts.num_bytes, whole.num_bytes);
+    }
 }

@@ -4,7 +4,6 @@
 //! asks. It knows the relations that the query names, and nothing else.
 
 use std::{
-    ops::ControlFlow,
     path::Path,
     sync::{Arc, LazyLock},
 };
@@ -20,12 +19,10 @@ use datafusion::{
     execution::{SessionState, SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
     logical_expr::LogicalPlan,
     prelude::{SessionConfig, SessionContext},
-    sql::{
-        parser::Statement,
-        sqlparser::ast::{self, VisitMut, VisitorMut},
-    },
+    sql::{parser::Statement, sqlparser::ast},
 };
 
+use super::place::place;
 use crate::{
     catalog::SCHEMA,
     error::to_datafusion,
@@ -78,6 +75,18 @@ pub(crate) fn parse(state: &SessionState, query: &str) -> Result<Statement> {
     }
 }
 
+/// The text of a statement. Fails if that would be read as another one: what writes statements leaves some quotes alone.
+pub(crate) fn written(statement: &Statement) -> Result<String> {
+    let text = statement.to_string();
+    if parse(&base(1)?, &text).is_ok_and(|again| again == *statement) {
+        return Ok(text);
+    }
+    plan_err!(
+        "the query cannot be written down so that it means the same: leave out quotes inside of texts and names, and write \
+         chr(39) for one"
+    )
+}
+
 /// The relations that a query names, once each.
 pub(crate) fn relations(
     state: &SessionState,
@@ -127,86 +136,39 @@ pub(crate) async fn analyze(
 
 /// The files that a query names, as they stand there.
 pub(crate) fn files_of(statement: &mut Statement, is_table: &dyn Fn(&str) -> bool) -> Vec<String> {
-    let mut paths = Paths {
-        is_table,
-        found: Vec::new(),
-        is_kept: true,
-        error: None,
-    };
-    visit(statement, &mut paths);
-    paths.found
+    let mut found = Vec::new();
+    place(statement, &mut |ident| {
+        if is_file(ident, is_table) {
+            found.push(ident.value.clone());
+        }
+        None
+    });
+    found
 }
 
 /// Makes the paths of a query whole, so that it means the same wherever it is run. `is_table` says which names are of
 /// tables.
 pub(crate) fn make_whole(statement: &mut Statement, is_table: &dyn Fn(&str) -> bool) -> Result<()> {
-    let mut paths = Paths {
-        is_table,
-        found: Vec::new(),
-        is_kept: false,
-        error: None,
-    };
-    visit(statement, &mut paths);
-    match paths.error {
-        None => Ok(()),
-        Some(error) => Err(to_datafusion(error)),
-    }
-}
-
-fn visit(statement: &mut Statement, paths: &mut Paths<'_>) {
-    if let Statement::Statement(statement) = statement {
-        // Nothing breaks off.
-        let _: ControlFlow<()> = statement.visit(paths);
-    }
-}
-
-struct Paths<'f> {
-    is_table: &'f dyn Fn(&str) -> bool,
-    found: Vec<String>,
-    /// Whether the statement stays as it is.
-    is_kept: bool,
-    error: Option<Error>,
-}
-
-impl VisitorMut for Paths<'_> {
-    type Break = ();
-
-    fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
-        let ast::TableFactor::Table {
-            name, alias, args, ..
-        } = factor
-        else {
-            return ControlFlow::Continue(());
-        };
-        let [ast::ObjectNamePart::Identifier(ident)] = &mut name.0[..] else {
-            return ControlFlow::Continue(());
-        };
-        let is_file = ident.quote_style.is_some()
-            && args.is_none()
-            && !(self.is_table)(&ident.value)
-            && (has_path(&ident.value) || Path::new(&ident.value).exists());
-        if !is_file {
-            return ControlFlow::Continue(());
-        }
-        self.found.push(ident.value.clone());
-        if self.is_kept {
-            return ControlFlow::Continue(());
+    let mut result = Ok(());
+    place(statement, &mut |ident| {
+        if !is_file(ident, is_table) {
+            return None;
         }
         match whole(&ident.value) {
-            Ok(whole) => {
-                // Columns may be named by the path as it was written.
-                alias.get_or_insert_with(|| ast::TableAlias {
-                    explicit: true,
-                    name: ast::Ident::with_quote('"', ident.value.clone()),
-                    columns: Vec::new(),
-                    at: None,
-                });
-                ident.value = whole;
+            Ok(whole) => Some(whole),
+            Err(error) => {
+                result = Err(to_datafusion(error));
+                None
             }
-            Err(error) => self.error = Some(error),
         }
-        ControlFlow::Continue(())
-    }
+    });
+    result
+}
+
+fn is_file(ident: &ast::Ident, is_table: &dyn Fn(&str) -> bool) -> bool {
+    ident.quote_style.is_some()
+        && !is_table(&ident.value)
+        && (has_path(&ident.value) || Path::new(&ident.value).exists())
 }
 
 /// A path from the root. What is a pattern stays one.

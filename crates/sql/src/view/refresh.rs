@@ -389,7 +389,7 @@ impl Views {
             store.table(name).is_ok() || pushed.is_some_and(|pushed| pushed.name == name)
         };
         query::make_whole(&mut statement, &is_table)?;
-        Ok(statement.to_string())
+        query::written(&statement)
     }
 
     /// The dimensions that have changed since rows were joined with them.
@@ -477,6 +477,16 @@ impl Views {
         let keys = distinct_keys(&touched);
         let all = Arc::new(crate::table::StoreTable::past(&self.handle, now.clone()));
         let (_, planned, states) = self.new_states(view, all, &mut seen).await?;
+        if !self.changed_dimensions(&seen).is_empty() {
+            // Meanwhile: the old forms of rows were perhaps joined with what they were not counted with.
+            return fail(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "a dimension of the view has changed meanwhile: view=`{}`; try again",
+                    view.name
+                ),
+            ));
+        }
         let merged = aggregation
             .merge(&retain(&states, &keys)?, &planned.state)
             .await?;

@@ -27,8 +27,11 @@ pub(crate) struct SeenFile {
 }
 
 impl SeenFile {
-    /// A file as it is.
+    /// A file as it is, by its own path: another way to it, by a link or by `..`, is no other file.
     fn look(path: &Path, is_added: bool) -> Result<Self> {
+        let path = &path
+            .canonicalize()
+            .map_err(|error| Error::io(format!("cannot look at `{}`", path.display()), error))?;
         let text = path.to_str().ok_or_else(|| {
             Error::invalid(format!("path is not UTF-8: path=`{}`", path.display()))
         })?;
@@ -121,11 +124,10 @@ pub(crate) fn new_files(
     };
     let mut files: Vec<SeenFile> = Vec::new();
     for path in paths {
-        let is_known = path.to_str().is_some_and(|path| known.contains(path));
-        if is_known || files.iter().any(|file| Path::new(&file.path) == path) {
-            continue;
+        let file = SeenFile::look(&path, is_added)?;
+        if !known.contains(&*file.path) && files.iter().all(|other| other.path != file.path) {
+            files.push(file);
         }
-        files.push(SeenFile::look(&path, is_added)?);
     }
     Ok(files)
 }

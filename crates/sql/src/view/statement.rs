@@ -15,12 +15,15 @@ use datafusion::{
     execution::SessionState,
     logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore},
     prelude::SessionContext,
-    sql::sqlparser::{
-        ast::{self, Ident, ObjectName},
-        dialect::Dialect,
-        keywords::Keyword,
-        parser::Parser,
-        tokenizer::Token,
+    sql::{
+        parser::Statement,
+        sqlparser::{
+            ast::{self, Ident, ObjectName},
+            dialect::Dialect,
+            keywords::Keyword,
+            parser::Parser,
+            tokenizer::Token,
+        },
     },
 };
 
@@ -120,7 +123,9 @@ impl ViewStatement {
         let new = NewView {
             name: String::new(),
             columns: columns.collect(),
-            query: create.query.to_string(),
+            query: query::written(&Statement::Statement(Box::new(ast::Statement::Query(
+                create.query,
+            ))))?,
             or_replace: create.or_replace,
             if_not_exists: create.if_not_exists,
         };

@@ -46,6 +46,14 @@ impl Place {
         }
     }
 
+    /// With one file of twenty facts.
+    fn with_facts(seed: u64) -> Self {
+        let mut place = Self::new();
+        let rows = place.facts(&mut Random::new(seed), 20);
+        place.write(&rows);
+        place
+    }
+
     fn reopen(self) -> Self {
         let Self {
             session,
@@ -917,4 +925,54 @@ fn refreshes_at_once_count_each_file_once() {
         place.check("v", &query);
     }
     drop(others);
+}
+
+#[test]
+fn a_file_is_counted_once_whatever_way_leads_to_it() {
+    let place = Place::with_facts(seed(21));
+    let query = format!(
+        "SELECT k1, count(*) AS c FROM '{}' GROUP BY k1",
+        place.pattern()
+    );
+    place.session.create_view("v", &query, false).unwrap();
+    let dir = place.dir.path();
+    std::os::unix::fs::symlink(dir.join("facts"), dir.join("link")).unwrap();
+    for other in ["link/0001.parquet", "facts/../facts/0001.parquet"] {
+        let mut options = RefreshOptions::default();
+        options.files = vec![dir.join(other).display().to_string()];
+        let report = place.session.refresh_view("v", &options).unwrap();
+        assert_eq!(report.kind, RefreshKind::UpToDate, "{other}");
+    }
+    place.check("v", &query);
+}
+
+#[test]
+fn a_name_of_a_query_is_no_file() {
+    let mut place = Place::with_facts(seed(22));
+    let query = format!(
+        "WITH \"x.parquet\" AS (SELECT k1 FROM '{}' WHERE k1 <> '') SELECT k1, count(*) AS c FROM \"x.parquet\" \
+         GROUP BY k1",
+        place.pattern()
+    );
+    place.session.create_view("v", &query, false).unwrap();
+    let rows = place.facts(&mut Random::new(seed(24)), 20);
+    place.write(&rows);
+    assert_eq!(place.refresh("v").kind, RefreshKind::Merged);
+    place.check("v", &query);
+}
+
+#[test]
+fn a_group_alone_is_refused_where_it_depends_on_others() {
+    let place = Place::with_facts(seed(23));
+    let query = format!(
+        "SELECT k1, rank() OVER (ORDER BY count(*)) AS r FROM '{}' GROUP BY k1",
+        place.pattern()
+    );
+    let made = place.session.create_view("v", &query, false).unwrap();
+    assert_eq!(made.reason, None);
+    place.check("v", &query);
+    let keys: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+    let error = place.session.view_get("v", &[keys]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("other groups"), "{error:?}");
 }
