@@ -236,10 +236,7 @@ impl Aggregation {
             )));
         }
         let converter = RowConverter::new(fields.collect())?;
-        let encoded = converter.convert_columns(values)?;
-        Ok(BinaryArray::from_iter_values(
-            encoded.iter().map(|row| row.data().to_vec()),
-        ))
+        Ok(converter.convert_columns(values)?.try_into_binary()?)
     }
 
     /// The number that marks the groups of all columns, where there are several sets of them: none of them is left out.

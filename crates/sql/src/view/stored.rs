@@ -1,24 +1,34 @@
 //! The stored states of some groups.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, cast::AsArray};
+use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, RecordBatch, cast::AsArray};
 use darner_engine::Error;
 use darner_store::TableSnapshot;
 use datafusion::{arrow::compute::filter_record_batch, error::Result};
-use std::sync::Arc;
+use foldhash::fast::RandomState;
 
 use crate::error::to_datafusion;
 
 /// About so many stored bytes are read at once.
 const WINDOW_BYTES: u64 = 4 << 20;
 
+/// Every how manieth stored row has to be wanted for all pages to be read at once.
+const MANY_KEYS: u64 = 4;
+
+/// Keys of groups: hundreds of thousands of them in a busy view, so what hashes them is to be quick.
+type Keys<'k> = HashSet<&'k [u8], RandomState>;
+
+fn keys_of(keys: &dyn Array) -> impl Iterator<Item = &[u8]> {
+    keys.as_binary::<i32>().iter().flatten()
+}
+
 /// The rows of a table of states whose keys are among these.
 ///
 /// Pages whose bounds rule out all of them are not read. A page that may have one of them is, whatever it says: a newer
 /// state of a group is in a later page.
 pub(crate) fn states_at(table: &TableSnapshot, keys: &ArrayRef) -> Result<Vec<RecordBatch>> {
-    let wanted: HashSet<&[u8]> = keys.as_binary::<i32>().iter().flatten().collect();
+    let wanted: Keys<'_> = keys_of(keys).collect();
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
@@ -32,7 +42,11 @@ fn read_states(
 ) -> Result<Vec<RecordBatch>, Error> {
     let all: Vec<usize> = (0..table.pages().len()).collect();
     let key_column = table.spec().key_columns()[0];
-    let may_hold = keys.and_then(|keys| table.may_hold(key_column, keys, &all));
+    // Of keys by the thousand there is one in about any page, and to look for it takes as long as to read the page.
+    let are_few = |keys: &&ArrayRef| keys.len() as u64 <= table.num_stored_rows() / MANY_KEYS;
+    let may_hold = keys
+        .filter(are_few)
+        .and_then(|keys| table.may_hold(key_column, keys, &all));
     let pages: Vec<usize> = match may_hold {
         Some(may_hold) => all.iter().copied().filter(|page| may_hold[*page]).collect(),
         None => all,
@@ -57,20 +71,17 @@ fn read_states(
     Ok(found)
 }
 
-/// The different keys of states.
+/// The different keys of states, in the order in which they come.
 pub(crate) fn distinct_keys(states: &[RecordBatch]) -> ArrayRef {
-    let mut keys: Vec<&[u8]> = states
-        .iter()
-        .flat_map(|rows| rows.column(0).as_binary::<i32>().iter().flatten())
-        .collect();
-    keys.sort_unstable();
-    keys.dedup();
-    Arc::new(arrow_array::BinaryArray::from_iter_values(keys))
+    let mut seen = Keys::default();
+    let keys = states.iter().flat_map(|rows| keys_of(rows.column(0)));
+    let first: Vec<&[u8]> = keys.filter(|key| seen.insert(key)).collect();
+    Arc::new(BinaryArray::from_iter_values(first))
 }
 
 /// The rows whose keys are, or are not, among these.
 pub(crate) fn retain(states: &[RecordBatch], keys: &ArrayRef) -> Result<Vec<RecordBatch>> {
-    let wanted: HashSet<&[u8]> = keys.as_binary::<i32>().iter().flatten().collect();
+    let wanted: Keys<'_> = keys_of(keys).collect();
     let mut kept = Vec::with_capacity(states.len());
     for rows in states {
         let found = rows.column(0).as_binary::<i32>().iter();
@@ -86,14 +97,7 @@ pub(crate) fn retain(states: &[RecordBatch], keys: &ArrayRef) -> Result<Vec<Reco
 
 /// The keys that none of these rows has.
 pub(crate) fn missing(keys: &ArrayRef, states: &RecordBatch) -> ArrayRef {
-    let there: HashSet<&[u8]> = states
-        .column(0)
-        .as_binary::<i32>()
-        .iter()
-        .flatten()
-        .collect();
-    let gone = keys.as_binary::<i32>().iter().flatten();
-    let gone: Vec<&[u8]> = gone.filter(|key| !there.contains(key)).collect();
-    debug_assert!(gone.len() <= keys.len());
-    Arc::new(arrow_array::BinaryArray::from_iter_values(gone))
+    let there: Keys<'_> = keys_of(states.column(0)).collect();
+    let gone: Vec<&[u8]> = keys_of(keys).filter(|key| !there.contains(key)).collect();
+    Arc::new(BinaryArray::from_iter_values(gone))
 }
