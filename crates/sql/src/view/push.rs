@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_buffer_that_many_rows_keep_counts_once() {
         let numbers = Int64Array::from_iter_values(0..10_000);
-        let words = StringViewArray::from_iter_values(["longer than twelve bytes"; 10_000]);
+        let words = StringViewArray::from_iter_values(vec!["longer than twelve bytes"; 10_000]);
         let columns: Vec<(&str, ArrayRef)> = vec![("n", Arc::new(numbers)), ("w", Arc::new(words))];
         let rows = RecordBatch::try_from_iter(columns).unwrap();
         let mut whole = Held::default();
