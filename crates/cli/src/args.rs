@@ -183,7 +183,8 @@ pub(crate) enum Command {
     /// Make and refresh materialized views: queries with groups, kept up to date by new rows alone.
     #[command(
         subcommand,
-        after_help = "A view is a table in SQL, in get (by its groups), scan and info.\n\n\
+        after_help = "A view is a table in SQL, in get (by its groups), scan and info, and facts are joined with it by columns that\n\
+                            tell its rows apart: enrich --with 'delays on carrier'.\n\n\
                             Examples:\n  darner view create delays \"SELECT carrier, count(*) AS flights, avg(dep_delay) AS delay \
                             FROM 'flights/*.parquet' GROUP BY carrier\"\n  \
                             darner view refresh delays\n  darner get delays UA"

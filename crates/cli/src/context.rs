@@ -15,7 +15,13 @@ use darner_sql::{Session, SessionOptions};
 use darner_store::{AsOf, Store, StoreOptions, TableSnapshot};
 use indicatif::HumanBytes;
 
-use crate::{args::Args, error::Result, metrics::Metrics, print, progress::Bar};
+use crate::{
+    args::Args,
+    error::{Failure, Result},
+    metrics::Metrics,
+    print,
+    progress::Bar,
+};
 
 /// How long is waited for what a cancelled statement has under way, and how often is looked.
 const CLOSE_PAUSE: Duration = Duration::from_millis(5);
@@ -194,6 +200,14 @@ pub(crate) fn check_no_view(store: &Store, name: &str, instead: &str) -> Result<
         "this is for tables, and not for materialized views: view=`{name}`; {instead}"
     ))
     .into())
+}
+
+/// A materialized view keeps no earlier states of itself that could be read.
+pub(crate) fn refuse_past(name: &str) -> Failure {
+    Error::invalid(format!(
+        "a materialized view is read as it is, without --as-of: view=`{name}`"
+    ))
+    .into()
 }
 
 /// Ends the use of a store. What was committed stays committed, whatever happens here.

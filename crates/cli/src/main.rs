@@ -12,6 +12,7 @@ mod fingerprint;
 mod job;
 mod keys;
 mod metrics;
+mod names;
 mod print;
 mod progress;
 mod report;

@@ -1,6 +1,6 @@
 //! `darner enrich`.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use darner_engine::{JoinSpec, SinkOptions, check_output, open_all};
 use darner_store::Store;
@@ -54,7 +54,7 @@ pub(crate) fn run(context: &Context, args: &Enrich) -> Result<()> {
         lineage: Lineage::default(),
         is_profiled: args.profile,
     };
-    let store = context.read_store()?;
+    let store = Arc::new(context.read_store()?);
     if args.explain {
         return explain(context, &store, &plan, args.output.as_deref());
     }
@@ -103,7 +103,12 @@ pub(crate) fn say(context: &Context, plan: &Plan, done: &Done) -> Result<()> {
 }
 
 /// Prints what would be done.
-fn explain(context: &Context, store: &Store, plan: &Plan, output: Option<&Path>) -> Result<()> {
+fn explain(
+    context: &Context,
+    store: &Arc<Store>,
+    plan: &Plan,
+    output: Option<&Path>,
+) -> Result<()> {
     check_outputs(&context.store_dir, &plan.inputs, output.as_slice())?;
     let source = open_all(plan.inputs.clone(), &plan.source_options)?;
     let dimensions = Dimensions::load(context, store, plan)?;

@@ -13,7 +13,7 @@ use indicatif::{HumanBytes, HumanCount};
 
 use crate::{
     args::{self, Get, Scan, View, ViewCreate, ViewName, ViewRefresh},
-    context::{Context, close_shared},
+    context::{Context, close_shared, refuse_past},
     error::{Failure, Result},
     files::{counts, print_listing, print_rows},
     keys::parse_keys,
@@ -305,13 +305,6 @@ fn drop_view(context: &Context, args: &ViewName) -> Result<()> {
     })?;
     print::note(context, format_args!("{}: dropped", args.name));
     Ok(())
-}
-
-fn refuse_past(name: &str) -> Failure {
-    Error::invalid(format!(
-        "a materialized view is read as it is, without --as-of: view=`{name}`"
-    ))
-    .into()
 }
 
 /// `darner get` of a view: rows by their groups.

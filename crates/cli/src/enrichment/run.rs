@@ -8,14 +8,14 @@ use std::{
 
 use darner_engine::{
     BatchMap, Dimension, EnrichReport, Enrichment, Error, ErrorKind, JoinSpec, Sink, SinkOptions,
-    Sinks, Source, StarJoin, Written, create, is_view, load_dimension, open_all, write_file,
+    Sinks, Source, StarJoin, Written, create, load_dimension, open_all, write_file,
 };
 use darner_sql::Expressions;
 use darner_store::{Store, TableSnapshot};
 
-use super::{Done, Plan, lineage::DimensionVersion};
+use super::{Done, Plan, lineage::DimensionVersion, views::ViewDimensions};
 use crate::{
-    context::{Context, find_table},
+    context::{Context, find_table, refuse_past},
     error::{Failure, Result, stdout_failure},
     files::check_outputs,
     fingerprint::Fingerprint,
@@ -41,24 +41,20 @@ pub(crate) struct Files {
 
 impl Dimensions {
     /// Reads the dimensions of a plan, and looks at the gates that concern them.
-    pub(crate) fn load(context: &Context, store: &Store, plan: &Plan) -> Result<Self> {
+    pub(crate) fn load(context: &Context, store: &Arc<Store>, plan: &Plan) -> Result<Self> {
         let mut dimensions = Self {
             joins: Vec::with_capacity(plan.joins.len()),
             versions: Vec::new(),
             load_times: Vec::new(),
         };
-        let find = |spec: &JoinSpec| {
-            if is_view(store, &spec.table) {
-                return Err(Failure::from(Error::invalid(format!(
-                    "facts are joined with tables, and this is a materialized view: view=`{0}`; join it in SQL, or make a \
-                     table of it: darner sql \"CREATE TABLE {0}_table (PRIMARY KEY (...)) AS SELECT * FROM {0}\"",
-                    spec.table
-                ))));
+        let views = ViewDimensions::new(context, store);
+        let mut tables = Vec::with_capacity(plan.joins.len());
+        for spec in &plan.joins {
+            if views.has(spec) && plan.as_of.is_some() {
+                return Err(refuse_past(&spec.table));
             }
-            find_table(store, &spec.table, plan.as_of)
-        };
-        let tables = plan.joins.iter().map(find);
-        let tables = tables.collect::<Result<Vec<_>>>()?;
+            tables.push(find_table(store, &spec.table, plan.as_of)?);
+        }
         let mut distinct: Vec<&TableSnapshot> = Vec::new();
         for table in &tables {
             if !distinct.iter().any(|known| known.name() == table.name()) {
@@ -69,8 +65,11 @@ impl Dimensions {
         for (place, (spec, table)) in plan.joins.iter().zip(&tables).enumerate() {
             context.check_cancel()?;
             let started = Instant::now();
-            let columns = payload(spec);
-            let dimension = load_dimension(table, columns.as_deref())?;
+            let dimension = if views.has(spec) {
+                views.load(spec)?
+            } else {
+                load_dimension(table, payload(spec).as_deref())?
+            };
             plan.gates
                 .check_table(place, spec, table, dimension.num_rows())?;
             dimensions.load_times.push(started.elapsed());
@@ -87,7 +86,7 @@ impl Dimensions {
 }
 
 /// Reads the dimensions, then the facts, and writes the output. Without success there is no output.
-pub(crate) fn execute(context: &Context, store: &Store, plan: &Plan) -> Result<Done> {
+pub(crate) fn execute(context: &Context, store: &Arc<Store>, plan: &Plan) -> Result<Done> {
     let outputs = std::iter::once(&plan.output)
         .chain(&plan.unmatched)
         .chain(&plan.report);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arrow_schema::{Schema, SchemaRef};
-use darner_engine::{DimensionBuilder, Error, LoadMode, Source, check_output, open_all};
+use darner_engine::{DimensionBuilder, Error, LoadMode, Source, check_output, is_view, open_all};
 use darner_sql::{Session, SessionOptions};
 use darner_store::{Store, TableSnapshot, TableSpec};
 use indicatif::{HumanBytes, HumanCount};
@@ -20,16 +20,16 @@ use super::{
     directory::{self, split},
     file::Job,
     memory::{DimensionMemory, Due, EnrichMemory},
-    names::hint,
     order::{Step, in_order, only, reads},
     step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep, ViewStep},
     steps::plan,
 };
 use crate::{
     context::{Context, INDEX_ROW_BYTES},
-    enrichment::plan_joins,
+    enrichment::{plan_joins, view_key},
     error::{Failure, Result},
     files::{check_outputs, input_paths, known_types},
+    names::hint,
     print,
     report::{kind, on},
 };
@@ -92,7 +92,9 @@ struct Join {
 /// A table as it will be when the steps before are done.
 struct Table {
     schema: SchemaRef,
+    /// Of a view, the joins name it.
     key: Vec<String>,
+    is_view: bool,
     size: Option<Size>,
 }
 
@@ -234,6 +236,7 @@ impl Checker<'_> {
                 Table {
                     schema: Arc::clone(spec.schema()),
                     key,
+                    is_view: false,
                     size,
                 }
             }
@@ -254,9 +257,13 @@ impl Checker<'_> {
         let mut planned = Vec::with_capacity(joins.len());
         for spec in &joins {
             let table = self.table(&spec.table)?;
+            let key = if table.is_view {
+                view_key(spec, &table.schema)?
+            } else {
+                table.key.clone()
+            };
             let dimension =
-                DimensionBuilder::new(&spec.table, Arc::clone(&table.schema), &table.key)?
-                    .finish()?;
+                DimensionBuilder::new(&spec.table, Arc::clone(&table.schema), &key)?.finish()?;
             planned.push((spec.clone(), Arc::new(dimension)));
         }
         let plan = plan(self.job, name, step, inputs.paths.clone())?;
@@ -373,7 +380,8 @@ impl Checker<'_> {
             Table {
                 schema,
                 key: Vec::new(),
-                size: None,
+                is_view: true,
+                size: self.stored(name).as_ref().map(Size::of),
             },
         );
         Ok(())
@@ -479,7 +487,19 @@ impl Checker<'_> {
                 ))
                 .into());
             };
-            self.tables.insert(name.to_owned(), Table::of(&stored));
+            let mut table = Table::of(&stored);
+            if self
+                .store
+                .as_ref()
+                .is_some_and(|store| is_view(store, name))
+            {
+                // What is stored of a view are no rows.
+                let schema = self.session()?.table_schema(name);
+                table.schema = schema.unwrap_or(table.schema);
+                table.key.clear();
+                table.is_view = true;
+            }
+            self.tables.insert(name.to_owned(), table);
         }
         let table = self.tables.get(name);
         Ok(table.ok_or_else(|| Error::internal("a table that was just found is gone"))?)
@@ -491,11 +511,8 @@ impl Table {
         Self {
             schema: Arc::clone(stored.schema()),
             key: stored.key_names().into_iter().map(str::to_owned).collect(),
-            size: Some(Size {
-                rows: stored.num_stored_rows(),
-                bytes: stored.num_bytes(),
-                is_estimate: false,
-            }),
+            is_view: false,
+            size: Some(Size::of(stored)),
         }
     }
 
@@ -506,6 +523,14 @@ impl Table {
 }
 
 impl Size {
+    fn of(stored: &TableSnapshot) -> Self {
+        Self {
+            rows: stored.num_stored_rows(),
+            bytes: stored.num_bytes(),
+            is_estimate: false,
+        }
+    }
+
     fn memory_bytes(self) -> u64 {
         self.bytes + self.rows * INDEX_ROW_BYTES
     }

@@ -59,7 +59,7 @@ pub(super) struct Todo {
 pub(super) fn run(
     context: &Context,
     job: &Job,
-    store: &Store,
+    store: &Arc<Store>,
     name: &str,
     step: &EnrichStep,
 ) -> Result<()> {

@@ -5,7 +5,6 @@ mod directory;
 mod file;
 mod manifest;
 mod memory;
-mod names;
 mod order;
 mod split;
 mod step;

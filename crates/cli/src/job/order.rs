@@ -15,9 +15,9 @@ use glob::Pattern;
 
 use super::{
     file::Job,
-    names::hint,
     step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep, ViewStep},
 };
+use crate::names::hint;
 
 /// One step of a job.
 #[derive(Clone, Copy, Debug)]

@@ -74,7 +74,7 @@ impl Split {
                 let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
                 return Err(Error::invalid(format!(
                     "partition_by: no such column in the output: column=`{name}`{}",
-                    super::names::hint(name, names.into_iter())
+                    crate::names::hint(name, names.into_iter())
                 )));
             };
             if field.data_type().is_nested() || field.data_type().is_floating() {

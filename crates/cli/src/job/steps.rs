@@ -196,7 +196,7 @@ pub(super) fn plan(job: &Job, name: &str, step: &EnrichStep, inputs: Vec<PathBuf
 fn enrich(
     context: &Context,
     job: &Job,
-    store: &Store,
+    store: &Arc<Store>,
     name: &str,
     step: &EnrichStep,
 ) -> Result<()> {

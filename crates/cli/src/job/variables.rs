@@ -13,7 +13,7 @@ use toml::{
     de::{DeTable, DeValue, Deserializer},
 };
 
-use super::names::hint;
+use crate::names::hint;
 
 /// A key and a value of `--set`.
 pub(crate) type Setting = (String, String);

@@ -79,6 +79,10 @@ fn a_view_of_an_output_follows_it_and_steps_come_in_order() {
         from = "facts.csv"
         join = "codes on code select name"
         to = "out/totals.csv"
+        [enrich.shares]
+        from = "out/totals.csv"
+        join = "sums on name"
+        to = "out/shares.csv"
         [dimension.codes]
         from = "codes.csv"
         key = "code"
@@ -95,6 +99,11 @@ fn a_view_of_an_output_follows_it_and_steps_come_in_order() {
     assert!(check.stdout.contains("total"), "{}", check.stdout);
     let run = place.ok(&["run", "job.toml"]);
     assert!(run.stdout.contains("| Anna | 5     |"), "{}", run.stdout);
+    let shares = || std::fs::read_to_string(place.path("out/shares.csv")).unwrap();
+    assert_eq!(
+        shares(),
+        "code,n,name,total\na,1,Anna,5\nb,2,Bob,2\na,4,Anna,5\n"
+    );
     // The output is written anew, so all of it is counted anew.
     place.write("codes.csv", "code,name\na,Ada\nb,Bob\n");
     let run = place.ok(&["run", "job.toml"]);
@@ -107,6 +116,10 @@ fn a_view_of_an_output_follows_it_and_steps_come_in_order() {
     assert!(!run.stdout.contains("Anna"), "{}", run.stdout);
     let run = place.ok(&["run", "job.toml"]);
     assert!(run.stderr.contains("sums: up to date"), "{}", run.stderr);
+    assert!(run.stderr.contains("shares: unchanged"), "{}", run.stderr);
+    assert!(shares().contains("a,4,Ada,5"), "{}", shares());
+    let check = place.ok(&["check", "job.toml"]);
+    assert!(check.stdout.contains("total"), "{}", check.stdout);
     place.write(
         "same.toml",
         "store = 's'\n[dimension.a]\nfrom = 'a.csv'\nkey = 'k'\n[view.a]\nquery = 'SELECT 1'\n",

@@ -144,6 +144,82 @@ fn wrong_use_of_views_is_told() {
 }
 
 #[test]
+fn facts_are_enriched_with_a_view() {
+    let place = place();
+    place.write("in/2.csv", "carrier,delay\n,7\n");
+    place.ok(&["view", "create", "delays", QUERY]);
+    // One that is computed anew each time, with a string beside the key.
+    let query = "SELECT DISTINCT carrier AS code, upper(carrier) || '!' AS name FROM 'in/*.csv'";
+    place.ok(&["view", "create", "names", query]);
+    place.write("facts.csv", "id,carrier\n1,UA\n2,XX\n3,\n4,DL\n");
+    let enrich = |joins: &[&str], output: &str| {
+        let mut args = vec!["enrich", "facts.csv"];
+        for join in joins {
+            args.extend(["--with", join]);
+        }
+        args.extend(["-o", output]);
+        place.run(&args)
+    };
+    let joins = ["delays on carrier", "names on carrier=code select name"];
+    let run = enrich(&joins, "out.csv");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let expected = "id,carrier,flights,delay,name\n1,UA,2,3,UA!\n2,XX,,,\n3,,,,\n4,DL,1,5,DL!\n";
+    let read = |name: &str| std::fs::read_to_string(place.path(name)).unwrap();
+    assert_eq!(read("out.csv"), expected);
+    // Strings of a view are what strings of a table are.
+    for output in ["out.parquet", "out.arrow"] {
+        let run = enrich(&joins, output);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let query = format!("SELECT * FROM '{output}' ORDER BY id");
+        let run = place.ok(&["sql", &query, "--format", "csv"]);
+        assert_eq!(run.stdout, expected);
+    }
+    // The rows of a view as it is now.
+    place.write("in/3.csv", "carrier,delay\nXX,9\n");
+    place.ok(&["view", "refresh", "delays"]);
+    enrich(&["inner delays on carrier select flights"], "out.csv");
+    assert_eq!(
+        read("out.csv"),
+        "id,carrier,flights\n1,UA,2\n2,XX,1\n4,DL,1\n"
+    );
+    place.ok(&[
+        "view",
+        "create",
+        "pairs",
+        "SELECT carrier, delay, count(*) AS n FROM 'in/*.csv' GROUP BY carrier, delay",
+    ]);
+    for (join, words) in [
+        ("pairs on carrier", &["pairs", "carrier", "GROUP BY"][..]),
+        ("delays on id", &["delays", "`id`", "on id=COLUMN"]),
+        (
+            "delays on carrier=carier",
+            &["delays", "`carier`", "carrier"],
+        ),
+        ("delays on carrier select flight", &["flight", "flights"]),
+    ] {
+        let run = enrich(&[join], "never.csv");
+        assert!(matches!(run.code, Some(2 | 3)), "{join}: {}", run.stderr);
+        for word in words {
+            assert!(run.stderr.contains(word), "{join}: {}", run.stderr);
+        }
+        assert!(!place.path("never.csv").exists());
+    }
+    let args = [
+        "enrich",
+        "facts.csv",
+        "--with",
+        "delays on carrier",
+        "--as-of",
+        "1",
+        "-o",
+        "never.csv",
+    ];
+    let run = place.run(&args);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    assert!(run.stderr.contains("--as-of"), "{}", run.stderr);
+}
+
+#[test]
 fn a_view_found_to_differ_says_where() {
     let place = place();
     place.ok(&["view", "create", "v", QUERY]);
