@@ -33,12 +33,11 @@ impl<'c> ViewDimensions<'c> {
 
     /// The rows of a view, by the columns that the join names.
     pub(super) fn load(&self, spec: &JoinSpec) -> Result<Dimension> {
-        let session = match self.session.get() {
-            Some(session) => session,
-            None => {
-                let session = self.context.session(self.store)?;
-                self.session.get_or_init(|| session)
-            }
+        let session = if let Some(session) = self.session.get() {
+            session
+        } else {
+            let session = self.context.session(self.store)?;
+            self.session.get_or_init(|| session)
         };
         let schema = session.table_schema(&spec.table).ok_or_else(|| {
             Error::not_found(format!("view was dropped meanwhile: view=`{}`", spec.table))
