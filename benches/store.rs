@@ -3,8 +3,10 @@
 #![expect(clippy::print_stdout, reason = "a report begins with the machine")]
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::Write,
+    os::unix::fs::FileExt,
     path::Path,
     sync::{
         Arc,
@@ -34,6 +36,9 @@ const NUM_THREADS: u64 = 8;
 const STATE_ENTRIES: u64 = 100_000;
 const STATE_KEYS_DRAWN: usize = 1 << 20;
 const VALUE: [u8; 100] = [7; 100];
+/// About what a put is in the log, and how much of that comes before a checkpoint.
+const PUT_BYTES: usize = 256;
+const PUT_FILE_BYTES: u64 = 64 << 20;
 
 fn load(store: &Store, rows: &RecordBatch) {
     let mut transaction = store.begin().expect("a writer");
@@ -304,8 +309,25 @@ fn keyed_state(criterion: &mut Criterion) {
             assert_eq!(found.map(|value| value.len()), Some(VALUE.len()));
         });
     });
+    // What the machine gives without a store: its caches are often shared, and its system calls seldom free.
+    let map: HashMap<[u8; 13], Arc<[u8]>> =
+        keys.iter().map(|key| (*key, VALUE[..].into())).collect();
+    group.bench_function("get from a HashMap of shared values", |bencher| {
+        bencher.iter(|| {
+            let found = map.get(next()).map(Arc::clone);
+            assert_eq!(found.map(|value| value.len()), Some(VALUE.len()));
+        });
+    });
     group.bench_function("put, buffered", |bencher| {
         bencher.iter(|| state.put(next(), &VALUE).expect("fits"));
+    });
+    let file = File::create(dir.path().join("log of puts")).expect("a place");
+    let mut end = 0;
+    group.bench_function("256 bytes written to a file", |bencher| {
+        bencher.iter(|| {
+            file.write_all_at(&[7; PUT_BYTES], end).expect("room");
+            end = (end + PUT_BYTES as u64) % PUT_FILE_BYTES;
+        });
     });
     group.throughput(Throughput::Elements(100));
     group.bench_function("100 puts in one commit, buffered", |bencher| {
