@@ -1,19 +1,21 @@
 //! Measures materialized views: refreshes by new files, rows that are pushed, and reading. Every answer is checked.
 //!
 //! ```text
-//! cargo run --release -p darner-sql --example views -- [ROWS] [GROUPS] [RUNS] [THREADS]
+//! cargo run --release -p darner-sql --example views -- [ROWS] [GROUPS] [RUNS] [THREADS] [PYTHON]
 //! ```
 //!
 //! ROWS facts (50,000,000) of GROUPS groups (100,000) stand in a hundred Parquet files; one more, of a hundredth of the
-//! rows, comes after the view was made. Beside its refresh, DataFusion computes the view's query over all files. Then a
-//! million rows are pushed, ten thousand at a time, and the view is read: all of it, and single groups. A time is the
-//! median of RUNS (5) where a thing can be done again.
+//! rows, comes after the view was made. Beside its refresh, DataFusion computes the view's query over all files, and so
+//! does DuckDB if PYTHON is an interpreter that has `duckdb` and `pyarrow`. Then a million rows are pushed, ten thousand
+//! at a time, and the view is read: all of it, and single groups. A time is the median of RUNS (5) where a thing can be
+//! done again.
 #![expect(clippy::print_stdout, reason = "this is what it is for")]
 
 use std::{
     error::Error,
     fs::File,
     path::Path,
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,6 +35,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const NUM_FILES: usize = 100;
+
+/// Computes the view's query over files by DuckDB, in one process: the median time, and what the answers are checked by.
+const DUCKDB: &str = r#"
+import sys, time, duckdb
+files, threads, runs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+connection, times = duckdb.connect(config={"threads": threads}), []
+for _ in range(runs):
+    start = time.perf_counter()
+    rows = connection.sql(f"SELECT k, count(*) AS c, sum(n) AS s, avg(x) AS a FROM '{files}' GROUP BY k").to_arrow_table()
+    times.append(time.perf_counter() - start)
+print(sorted(times)[runs // 2], sum(rows["c"].to_pylist()), int(sum(rows["s"].to_pylist())))
+"#;
 
 /// The rows that are pushed, and how many of them at a time.
 const PUSH_ROWS: usize = 1_000_000;
@@ -90,10 +104,20 @@ fn main() -> Result<()> {
         Ok(())
     })?;
     print("all of it by DataFusion", full, num_rows + new);
-    println!(
-        "a refresh takes {:.2} % of that",
-        100.0 * refreshed.as_secs_f64() / full.as_secs_f64()
-    );
+    let compare = |full: Duration| {
+        println!(
+            "a refresh takes {:.2} % of that",
+            100.0 * refreshed.as_secs_f64() / full.as_secs_f64()
+        );
+    };
+    compare(full);
+    if let Some(python) = args.get(4) {
+        let files = facts.join("*.parquet");
+        let (full, found) = duckdb(python, &files, num_threads, num_runs)?;
+        assert_eq!(found, expected, "DuckDB says something else");
+        print("all of it by DuckDB", full, num_rows + new);
+        compare(full);
+    }
     assert_eq!(totals(&session, "v")?, expected, "the view differs");
 
     let mut writer = session.view_writer("v")?;
@@ -175,6 +199,26 @@ fn totals(session: &Session, from: &str) -> Result<(i64, i64)> {
         assert_eq!(rows.column(2).as_primitive::<Float64Type>().null_count(), 0);
     }
     Ok((count, total))
+}
+
+/// How long DuckDB takes for all of the files, and what it counts and adds up.
+fn duckdb(
+    python: &str,
+    files: &Path,
+    num_threads: usize,
+    num_runs: usize,
+) -> Result<(Duration, (i64, i64))> {
+    let output = Command::new(python)
+        .args(["-c", DUCKDB])
+        .arg(files)
+        .args([num_threads.to_string(), num_runs.to_string()])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let mut words = text.split_whitespace();
+    let mut next = || words.next().ok_or("DuckDB gave no answer");
+    let seconds = Duration::from_secs_f64(next()?.parse()?);
+    Ok((seconds, (next()?.parse()?, next()?.parse()?)))
 }
 
 fn median(num_runs: usize, mut run: impl FnMut() -> Result<()>) -> Result<Duration> {

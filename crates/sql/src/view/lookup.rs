@@ -85,9 +85,7 @@ impl Views {
                      `darner sql` or `darner scan`"
                 ))));
             }
-            let state = query::base(1)?;
-            let plan = state.create_physical_plan(&plan).await?;
-            let rows = collect(plan, state.task_ctx()).await?;
+            let rows = query::one_row(&plan).await?;
             found.push(rows.into_iter().find(|rows| rows.num_rows() > 0));
         }
         Ok(found)

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use arrow_array::RecordBatch;
 use darner_engine::{Error, ErrorKind};
 use datafusion::{
     catalog::{
@@ -16,8 +17,9 @@ use datafusion::{
     },
     common::{TableReference, internal_err, plan_err},
     error::Result,
-    execution::{SessionState, SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
+    execution::{SessionState, SessionStateBuilder, TaskContext, runtime_env::RuntimeEnvBuilder},
     logical_expr::LogicalPlan,
+    physical_plan::collect,
     prelude::{SessionConfig, SessionContext},
     sql::{parser::Statement, sqlparser::ast},
 };
@@ -63,6 +65,26 @@ pub(crate) fn base(num_threads: usize) -> Result<SessionState> {
     Ok(SessionStateBuilder::new_from_existing(base)
         .with_config(config)
         .build())
+}
+
+/// A session for plans of one row, and what they run in. To make one takes as long as to find a group.
+static FOR_ONE_ROW: LazyLock<Result<(SessionState, Arc<TaskContext>)>> = LazyLock::new(|| {
+    let state = base(1)?;
+    let context = state.task_ctx();
+    Ok((state, context))
+});
+
+/// The rows of a plan that has about one.
+pub(crate) async fn one_row(plan: &LogicalPlan) -> Result<Vec<RecordBatch>> {
+    let (state, context) = match &*FOR_ONE_ROW {
+        Ok(shared) => shared,
+        Err(error) => {
+            let message = format!("groups cannot be read: {error}");
+            return Err(to_datafusion(Error::internal(message)));
+        }
+    };
+    let plan = state.create_physical_plan(plan).await?;
+    collect(plan, Arc::clone(context)).await
 }
 
 /// A query, parsed.
