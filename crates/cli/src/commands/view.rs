@@ -255,6 +255,7 @@ fn explain(context: &Context, args: &ViewName) -> Result<()> {
             "reason": info.reason,
             "query": info.query,
             "facts": info.facts,
+            "changes": info.changes,
             "states": info.aggregates,
         }));
     }

@@ -41,6 +41,7 @@ use datafusion::{
     },
 };
 
+use super::{retract::Retraction, shape::Shape};
 use crate::error::to_datafusion;
 
 /// The key column of a table of states.
@@ -50,7 +51,9 @@ pub(crate) const KEY: &str = "group";
 #[derive(Debug, Clone)]
 pub(crate) struct Aggregation {
     group_by: Arc<PhysicalGroupBy>,
+    /// Those that are seen, and then those that are not.
     functions: Vec<Arc<AggregateFunctionExpr>>,
+    num_seen: usize,
     filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
     /// The columns of the input that are aggregated.
     input_columns: Vec<Expr>,
@@ -58,6 +61,8 @@ pub(crate) struct Aggregation {
     /// The columns of states as DataFusion names them: the groups, then the states.
     partial_schema: SchemaRef,
     num_group_columns: usize,
+    /// How rows are taken back from states, or which function forbids that.
+    pub(crate) retraction: Result<Retraction, String>,
     /// The columns of finished groups.
     pub(crate) output: DFSchemaRef,
     /// The columns of the table of states.
@@ -65,8 +70,9 @@ pub(crate) struct Aggregation {
 }
 
 impl Aggregation {
-    /// Plans an aggregate.
-    pub(crate) async fn plan(aggregate: &Aggregate, state: &SessionState) -> Result<Self> {
+    /// Plans the aggregate of a query.
+    pub(crate) async fn plan(shape: &Shape, state: &SessionState) -> Result<Self> {
+        let aggregate = &shape.kept;
         let input_columns = used_columns(aggregate);
         let input = Projection::try_new(input_columns.clone(), Arc::clone(&aggregate.input))?;
         let rows = LogicalPlan::EmptyRelation(EmptyRelation {
@@ -100,13 +106,15 @@ impl Aggregation {
         Ok(Self {
             group_by: Arc::new(partial.group_expr().clone()),
             functions: partial.aggr_expr().to_vec(),
+            num_seen: shape.aggregate.aggr_expr.len(),
+            retraction: shape.retraction.clone(),
             filters: partial.filter_expr().to_vec(),
             input_columns,
             input_schema: Arc::clone(input.schema.inner()),
             spec: Arc::new(spec_of(&partial_schema, num_group_columns)?),
             partial_schema,
             num_group_columns,
-            output: Arc::clone(&aggregate.schema),
+            output: Arc::clone(&shape.aggregate.schema),
         })
     }
 
@@ -119,16 +127,22 @@ impl Aggregation {
         self.group_by.is_single()
     }
 
+    /// Whether there is one group, of all rows, also if there are none.
+    pub(crate) fn is_global(&self) -> bool {
+        self.group_by.is_true_no_grouping()
+    }
+
     /// What makes values of a function's states.
     pub(crate) fn finisher(&self, function: usize) -> Finisher {
         Finisher {
             function: Arc::clone(&self.functions[function]),
-            is_global: self.group_by.is_true_no_grouping(),
+            is_global: self.is_global(),
         }
     }
 
+    /// The functions of the query.
     pub(crate) fn functions(&self) -> &[Arc<AggregateFunctionExpr>] {
-        &self.functions
+        &self.functions[..self.num_seen]
     }
 
     /// The states of the groups of all rows of an input, as they come: a group may come several times. Gives the versions

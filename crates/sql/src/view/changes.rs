@@ -29,8 +29,12 @@ pub(crate) enum TableNews {
     All(String),
     /// Rows that were added, and nothing else; as queries see them, see [`seen_rows`].
     Rows(TableSnapshot, Vec<RecordBatch>),
-    /// Rows that were added, and rows that were changed or deleted: in their new forms and in their old ones.
-    Changes(TableSnapshot, Vec<RecordBatch>),
+    /// Rows that were added, rows that were changed, in their new forms and in their old ones, and rows that were deleted.
+    Changes {
+        now: TableSnapshot,
+        new: Vec<RecordBatch>,
+        old: Vec<RecordBatch>,
+    },
 }
 
 /// Finds out what is new in a table.
@@ -90,13 +94,12 @@ pub(crate) async fn news_of(
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     let seen = seen_schema(now.schema());
     let rows = rows.into_iter().map(|rows| seen_rows(rows, &seen));
-    let mut rows = rows.collect::<Result<Vec<_>>>()?;
+    let new = rows.collect::<Result<Vec<_>>>()?;
     let old = rows_at(handle, before, keys, num_threads).await?;
     if old.is_empty() {
-        return Ok(TableNews::Rows(now, rows));
+        return Ok(TableNews::Rows(now, new));
     }
-    rows.extend(old);
-    Ok(TableNews::Changes(now, rows))
+    Ok(TableNews::Changes { now, new, old })
 }
 
 /// The rows of a table that have these keys.

@@ -22,6 +22,8 @@ pub struct ViewInfo {
     pub is_incremental: bool,
     /// Why not, if not.
     pub reason: Option<String>,
+    /// Of a view of a table: how rows that were changed or deleted are taken in.
+    pub changes: Option<String>,
     /// Its facts: a path or pattern, a table, or what programs push.
     pub facts: Option<String>,
     /// Whether the facts are rows that programs push.
@@ -66,11 +68,19 @@ impl Views {
         let store = self.handle.store();
         let view = StoredView::get(&store, name).map_err(to_datafusion)?;
         let (seen, version) = view.seen(&store).map_err(to_datafusion)?;
-        let mut aggregates = Vec::new();
+        let (mut aggregates, mut changes) = (Vec::new(), None);
         if view.definition.is_incremental() {
             let prepared = Prepared::of(&self.handle, &view).await?;
             let functions = prepared.aggregation.functions().iter();
             aggregates.extend(functions.map(|function| function.name().to_owned()));
+            if view.definition.facts_kind() == Some(FactsKind::Table) {
+                changes = Some(match &prepared.aggregation.retraction {
+                    Ok(_) => "changed and deleted rows are taken back from their groups".to_owned(),
+                    Err(reason) => format!(
+                        "groups of changed and deleted rows are computed anew, from all rows, because {reason}"
+                    ),
+                });
+            }
         }
         let dimensions = self.dimensions(&seen);
         let definition = view.definition;
@@ -87,6 +97,7 @@ impl Views {
             facts_version: seen.facts.map(|facts| facts.version),
             dimensions,
             aggregates,
+            changes,
             name: view.name,
             query: definition.query,
             reason: definition.reason,
@@ -134,6 +145,9 @@ impl ViewInfo {
                 (false, None) => "files",
             };
             line("facts", format!("`{facts}`, {what}"));
+        }
+        if let Some(changes) = &self.changes {
+            line("changes", changes.clone());
         }
         if !self.aggregates.is_empty() {
             line("states", self.aggregates.join(", "));

@@ -24,6 +24,7 @@ mod query;
 mod read;
 mod refresh;
 mod relation;
+mod retract;
 mod session;
 mod shape;
 mod sources;

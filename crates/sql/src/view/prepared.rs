@@ -284,7 +284,7 @@ impl Planned {
     /// The aggregate whose states are stored, planned.
     pub(crate) async fn aggregation(&self) -> Result<Aggregation> {
         match shape::shape_of(&self.plan)? {
-            Ok(shape) => Aggregation::plan(&shape.aggregate, &self.state).await,
+            Ok(shape) => Aggregation::plan(&shape, &self.state).await,
             Err(reason) => Err(to_datafusion(Error::internal(format!(
                 "a view that was incremental is not any more: {reason}"
             )))),

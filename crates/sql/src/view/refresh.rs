@@ -18,7 +18,7 @@ use super::{
     aggregation::Aggregation,
     changes::{TableNews, news_of},
     define::{self, Definition, FactsKind, Relation, Seen, StoredView, TableVersion},
-    prepared::{Planned, ROW, check_states},
+    prepared::{Planned, Prepared, ROW, check_states},
     query, shape,
     sources::{Look, SeenFile, all_files, new_files},
     stored::{distinct_keys, missing, retain, states_at},
@@ -301,10 +301,18 @@ impl Views {
                 let states = self.new_states(view, rows, &mut seen).await?;
                 self.merge(view, &seen, states, report).await
             }
-            TableNews::Changes(now, rows) if report.kept_dimensions.is_empty() => {
+            TableNews::Changes { now, new, old } if report.kept_dimensions.is_empty() => {
+                seen.facts = Some(TableVersion::of(&now));
+                let taken_back = self
+                    .take_back(view, &seen, &now, &new, &old, &report)
+                    .await?;
+                if let Some(report) = taken_back {
+                    return Ok(report);
+                }
+                let rows = new.into_iter().chain(old).collect();
                 self.recompute_groups(view, seen, &now, rows, report).await
             }
-            TableNews::Changes(..) => {
+            TableNews::Changes { .. } => {
                 // The old forms of rows were joined with older dimensions: their groups are not known.
                 let reason = format!(
                     "rows of `{facts}` were changed or deleted, and so was `{}`",
@@ -460,6 +468,58 @@ impl Views {
         Ok(report)
     }
 
+    /// Takes rows that are not there any more back from the states of their groups, and merges those that are new. `None`
+    /// if that is not possible.
+    async fn take_back(
+        &self,
+        view: &StoredView,
+        seen: &Seen,
+        now: &TableSnapshot,
+        new: &[RecordBatch],
+        old: &[RecordBatch],
+        report: &RefreshReport,
+    ) -> Result<Option<RefreshReport>> {
+        let prepared = Prepared::of(&self.handle, view).await?;
+        let Ok(retraction) = &prepared.aggregation.retraction else {
+            return Ok(None);
+        };
+        let mut seen = seen.clone();
+        let rows = |rows: &[RecordBatch]| {
+            MemTable::try_new(seen_schema(now.schema()), vec![rows.to_vec()]).map(Arc::new)
+        };
+        let (aggregation, planned, new) = self.new_states(view, rows(new)?, &mut seen).await?;
+        let (_, _, old) = self.new_states(view, rows(old)?, &mut seen).await?;
+        self.check_dimensions(view, &seen)?;
+        let keys = distinct_keys(&[&new[..], &old].concat());
+        let mut states = blocking(|| states_at(&view.table, &keys))?;
+        states.extend(new);
+        let all = aggregation.merge(&states, &planned.state).await?;
+        let old = aggregation.merge(&old, &planned.state).await?;
+        let Some((left, gone)) = retraction.take_back(&aggregation, &all, &old)? else {
+            return Ok(None);
+        };
+        let mut report = report.clone();
+        report.num_groups = left.num_rows() as u64;
+        report.num_groups_removed = gone.len() as u64;
+        report.version = self.commit_groups(view, &seen, &left, Some(gone))?;
+        Ok(Some(report))
+    }
+
+    /// Fails if a dimension has changed since a refresh began to join rows with it: the old forms of rows were perhaps
+    /// joined with what they were not counted with.
+    fn check_dimensions(&self, view: &StoredView, seen: &Seen) -> Result<()> {
+        if self.changed_dimensions(seen).is_empty() {
+            return Ok(());
+        }
+        fail(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "a dimension of the view has changed meanwhile: view=`{}`; try again",
+                view.name
+            ),
+        ))
+    }
+
     /// Computes the groups of some rows of the facts anew, from all of them. `rows` are the old and the new forms of those
     /// that have changed.
     async fn recompute_groups(
@@ -470,23 +530,13 @@ impl Views {
         rows: Vec<RecordBatch>,
         mut report: RefreshReport,
     ) -> Result<RefreshReport> {
-        seen.facts = Some(TableVersion::of(now));
         let changed = MemTable::try_new(seen_schema(now.schema()), vec![rows])?;
         let changed = Arc::new(changed);
         let (aggregation, _, touched) = self.new_states(view, changed, &mut seen).await?;
         let keys = distinct_keys(&touched);
         let all = Arc::new(crate::table::StoreTable::past(&self.handle, now.clone()));
         let (_, planned, states) = self.new_states(view, all, &mut seen).await?;
-        if !self.changed_dimensions(&seen).is_empty() {
-            // Meanwhile: the old forms of rows were perhaps joined with what they were not counted with.
-            return fail(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "a dimension of the view has changed meanwhile: view=`{}`; try again",
-                    view.name
-                ),
-            ));
-        }
+        self.check_dimensions(view, &seen)?;
         let merged = aggregation
             .merge(&retain(&states, &keys)?, &planned.state)
             .await?;

@@ -18,13 +18,18 @@ use datafusion::{
 use super::{
     define::{Facts, FactsKind, Relation},
     relation::Placeholder,
+    retract::{Retraction, retractable},
 };
 
 /// A query of which new rows refresh the groups.
 #[derive(Debug)]
 pub(crate) struct Shape {
-    /// The aggregate whose states are stored.
+    /// The aggregate of the query.
     pub(crate) aggregate: Aggregate,
+    /// The aggregate whose states are stored: the same, or with functions that nobody sees.
+    pub(crate) kept: Aggregate,
+    /// How rows are taken back from the states, or which function forbids that, in words that follow `because`.
+    pub(crate) retraction: Result<Retraction, String>,
     pub(crate) facts: Facts,
     pub(crate) dimensions: Vec<Relation>,
 }
@@ -74,8 +79,18 @@ pub(crate) fn shape_of(plan: &LogicalPlan) -> Result<Result<Shape, String>> {
         }
         dimensions.push(Relation::of(placeholder.name(), &*scan.source));
     }
+    let retractable = match facts.kind {
+        FactsKind::Table => retractable(&aggregate)?,
+        FactsKind::Files | FactsKind::Pushed => Err("rows of its facts stay".to_owned()),
+    };
+    let (kept, retraction) = match retractable {
+        Ok((kept, retraction)) => (kept, Ok(retraction)),
+        Err(reason) => (aggregate.clone(), Err(reason)),
+    };
     Ok(Ok(Shape {
         aggregate,
+        kept,
+        retraction,
         facts,
         dimensions,
     }))
