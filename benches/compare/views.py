@@ -60,8 +60,12 @@ AGGREGATES = [
     ("max(i) + count(*)", "max(i) + count(*)", "same"),
 ]
 
-# Of a table whose rows go, too.
 GROUPS = ["g", "date_trunc('day', t)", "g, s", "upper(s), b", "d", ""]
+
+# Of facts that are joined with a dimension.
+JOINED_GROUPS = ["label", "label, b", ""]
+
+JOINS = ["JOIN", "LEFT JOIN"]
 
 HAVING = ["", " HAVING count(*) > 2", " HAVING sum(i) > 0"]
 
@@ -114,7 +118,9 @@ class Query:
     """A random query, in the words of both."""
 
     def __init__(self, rng):
-        self.groups = rng.choice(GROUPS)
+        join = rng.choice(JOINS) if rng.random() < 0.3 else None
+        self.groups = rng.choice(JOINED_GROUPS if join else GROUPS)
+        self.from_ = lambda facts: f"{facts} AS f {join} dims ON f.g = dims.code" if join else facts
         self.having = rng.choice(HAVING)
         chosen = rng.sample(AGGREGATES, rng.randrange(1, 9))
         names = [f"a{place}" for place in range(len(chosen))]
@@ -125,8 +131,8 @@ class Query:
         theirs = keys + [f"{call} AS {name}" for (_, call, _), name in zip(chosen, names)]
         self.ways = [way for _, _, way in chosen]
         by = f" GROUP BY {self.groups}" if groups else ""
-        self.mine = lambda facts: f"SELECT {', '.join(mine)} FROM {facts}{by}{self.having}"
-        self.theirs = lambda facts: f"SELECT {', '.join(theirs)} FROM {facts}{by}{self.having}"
+        self.mine = lambda facts: f"SELECT {', '.join(mine)} FROM {self.from_(facts)}{by}{self.having}"
+        self.theirs = lambda facts: f"SELECT {', '.join(theirs)} FROM {self.from_(facts)}{by}{self.having}"
 
 
 def split_groups(text):
@@ -184,6 +190,13 @@ class Life:
         self.query = Query(rng)
         self.next_id = 0
         self.num_reads = self.num_kills = 0
+        # Some groups have no row in the dimension, and some one without a name.
+        self.dims = pa.table(
+            {"code": pa.array([0, 1, 2, 4, 5], pa.int32()), "label": pa.array(["low", "one", "low", None, "high"])}
+        )
+        path = directory / "dims.parquet"
+        pa.parquet.write_table(self.dims, path)
+        self.run("load", "dims", path, "--key", "code")
 
     def command(self, *args):
         return [self.darner, "--store", str(self.store), *map(str, args)]
@@ -230,6 +243,7 @@ class Life:
         connection = duckdb.connect()
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("counted", counted)
+        connection.register("dims", self.dims)
         answer = connection.sql(self.query.theirs("counted")).to_arrow_table()
         expected = rows_of(answer, self.query.num_groups)
         found = [("view", self.read("SELECT * FROM v"))]
@@ -255,7 +269,9 @@ class Files(Life):
         self.facts.mkdir()
         self.num_files = 0
         self.arrive()
-        self.run("view", "create", "v", self.query.mine(f"'{self.facts}/*.parquet'"))
+        create = ["view", "create", "v", self.query.mine(f"'{self.facts}/*.parquet'"), "--if-not-exists"]
+        self.kill(self.command(*create), 0.2)
+        self.run(*create)
         for _ in range(num_steps):
             for _ in range(self.rng.choice([0, 1, 1, 2, 5])):
                 self.arrive()
