@@ -41,6 +41,7 @@ const DUCKDB: &str = r#"
 import sys, time, duckdb
 files, threads, runs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 connection, times = duckdb.connect(config={"threads": threads}), []
+connection.execute("SET enable_progress_bar = false")
 for _ in range(runs):
     start = time.perf_counter()
     rows = connection.sql(f"SELECT k, count(*) AS c, sum(n) AS s, avg(x) AS a FROM '{files}' GROUP BY k").to_arrow_table()
