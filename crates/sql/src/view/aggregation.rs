@@ -31,18 +31,22 @@ use datafusion::{
         utils::AggregateOrderSensitivity,
     },
     optimizer::{Optimizer, simplify_expressions::SimplifyExpressions},
-    physical_expr::{LexOrdering, PhysicalExpr, aggregate::AggregateFunctionExpr},
+    physical_expr::{LexOrdering, Partitioning, PhysicalExpr, aggregate::AggregateFunctionExpr},
     physical_plan::{
         ExecutionPlan, ExecutionPlanProperties,
         aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy},
         coalesce_partitions::CoalescePartitionsExec,
         collect,
+        repartition::RepartitionExec,
         sorts::sort::SortExec,
     },
 };
 
-use super::{retract::Retraction, shape::Shape};
+use super::{retract::Retraction, shape::Shape, verify::is_exact};
 use crate::error::to_datafusion;
+
+/// From so many states on, all threads merge them.
+const APART_ROWS_MIN: usize = 1 << 14;
 
 /// The key column of a table of states.
 pub(crate) const KEY: &str = "group";
@@ -161,11 +165,16 @@ impl Aggregation {
             matches!(sensitivity, AggregateOrderSensitivity::HardRequirement)
                 && !function.order_bys().is_empty()
         });
+        let num_threads = state.config().target_partitions();
         if let Some(function) = ordered
             && let Some(order) = LexOrdering::new(function.order_bys().to_vec())
         {
             let sort = SortExec::new(order, input).with_preserve_partitioning(true);
             input = Arc::new(sort);
+        } else if input.output_partitioning().partition_count() < num_threads && self.is_mixable() {
+            // A new file is often one part, which one thread would read and count alone.
+            let parts = Partitioning::RoundRobinBatch(num_threads);
+            input = Arc::new(RepartitionExec::try_new(input, parts)?);
         }
         let partial = AggregateExec::try_new(
             AggregateMode::Partial,
@@ -194,8 +203,16 @@ impl Aggregation {
             .iter()
             .map(|rows| self.named(rows))
             .collect::<Result<_>>()?;
-        let input =
+        let num_rows: usize = states.iter().map(RecordBatch::num_rows).sum();
+        let mut input: Arc<dyn ExecutionPlan> =
             MemorySourceConfig::try_new_exec(&[states], Arc::clone(&self.partial_schema), None)?;
+        let num_threads = state.config().target_partitions();
+        if num_rows >= APART_ROWS_MIN && num_threads > 1 && self.num_group_columns > 0 {
+            // Those of one group stay together, in their order.
+            let groups = self.group_by.as_final().input_exprs();
+            let parts = Partitioning::Hash(groups, num_threads);
+            input = Arc::new(RepartitionExec::try_new(input, parts)?);
+        }
         let reduce = AggregateExec::try_new(
             AggregateMode::PartialReduce,
             self.group_by.as_final(),
@@ -204,7 +221,11 @@ impl Aggregation {
             input,
             Arc::clone(&self.input_schema),
         )?;
-        let merged = collect(Arc::new(reduce), state.task_ctx()).await?;
+        let mut plan: Arc<dyn ExecutionPlan> = Arc::new(reduce);
+        if plan.output_partitioning().partition_count() > 1 {
+            plan = Arc::new(CoalescePartitionsExec::new(plan));
+        }
+        let merged = collect(plan, state.task_ctx()).await?;
         let merged = merged
             .iter()
             .map(|rows| self.renamed(rows))
@@ -216,6 +237,16 @@ impl Aggregation {
             None,
         )?;
         Ok(take_record_batch(&merged, &order)?)
+    }
+
+    /// Whether it does not matter in which order rows come, and which of them together.
+    fn is_mixable(&self) -> bool {
+        let is_insensitive = |function: &AggregateFunctionExpr| {
+            let sensitivity = function.order_sensitivity();
+            matches!(sensitivity, AggregateOrderSensitivity::Insensitive)
+        };
+        let mut functions = self.functions.iter();
+        functions.all(|function| is_insensitive(function) && is_exact(function))
     }
 
     /// Rows of DataFusion's states as the table has them, with their key.

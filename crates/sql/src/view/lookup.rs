@@ -69,7 +69,7 @@ impl Views {
         let mut found = Vec::with_capacity(num_rows);
         for row in 0..num_rows {
             let key: ArrayRef = Arc::new(encoded.slice(row, 1));
-            let states = blocking(|| states_at(&view.table, &key))?;
+            let states = blocking(|| states_at(&view.table, std::iter::once(&key)))?;
             let Some(states) = states.into_iter().find(|states| states.num_rows() > 0) else {
                 found.push(None);
                 continue;

@@ -459,8 +459,8 @@ impl Views {
         (aggregation, planned, new): (Aggregation, Planned, Vec<RecordBatch>),
         mut report: RefreshReport,
     ) -> Result<RefreshReport> {
-        let keys = distinct_keys(&new);
-        let mut states = blocking(|| states_at(&view.table, &keys))?;
+        let mut states =
+            blocking(|| states_at(&view.table, new.iter().map(|rows| rows.column(0))))?;
         states.extend(new);
         let merged = aggregation.merge(&states, &planned.state).await?;
         report.num_groups = merged.num_rows() as u64;
@@ -490,8 +490,8 @@ impl Views {
         let (aggregation, planned, new) = self.new_states(view, rows(new)?, &mut seen).await?;
         let (_, _, old) = self.new_states(view, rows(old)?, &mut seen).await?;
         self.check_dimensions(view, &seen)?;
-        let keys = distinct_keys(&[&new[..], &old].concat());
-        let mut states = blocking(|| states_at(&view.table, &keys))?;
+        let touched = new.iter().chain(&old).map(|rows| rows.column(0));
+        let mut states = blocking(|| states_at(&view.table, touched))?;
         states.extend(new);
         let all = aggregation.merge(&states, &planned.state).await?;
         let old = aggregation.merge(&old, &planned.state).await?;

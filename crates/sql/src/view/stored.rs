@@ -23,30 +23,31 @@ fn keys_of(keys: &dyn Array) -> impl Iterator<Item = &[u8]> {
     keys.as_binary::<i32>().iter().flatten()
 }
 
-/// The rows of a table of states whose keys are among these.
+/// The rows of a table of states whose keys are among these, some of which may come several times.
 ///
 /// Pages whose bounds rule out all of them are not read. A page that may have one of them is, whatever it says: a newer
 /// state of a group is in a later page.
-pub(crate) fn states_at(table: &TableSnapshot, keys: &ArrayRef) -> Result<Vec<RecordBatch>> {
-    let wanted: Keys<'_> = keys_of(keys).collect();
+pub(crate) fn states_at<'k>(
+    table: &TableSnapshot,
+    keys: impl Iterator<Item = &'k ArrayRef>,
+) -> Result<Vec<RecordBatch>> {
+    let wanted: Keys<'_> = keys.flat_map(|keys| keys_of(keys)).collect();
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    read_states(table, Some(keys), &|key| wanted.contains(key)).map_err(to_datafusion)
+    read_states(table, &wanted).map_err(to_datafusion)
 }
 
-fn read_states(
-    table: &TableSnapshot,
-    keys: Option<&ArrayRef>,
-    is_wanted: &dyn Fn(&[u8]) -> bool,
-) -> Result<Vec<RecordBatch>, Error> {
+fn read_states(table: &TableSnapshot, wanted: &Keys<'_>) -> Result<Vec<RecordBatch>, Error> {
     let all: Vec<usize> = (0..table.pages().len()).collect();
     let key_column = table.spec().key_columns()[0];
     // Of keys by the thousand there is one in about any page, and to look for it takes as long as to read the page.
-    let are_few = |keys: &&ArrayRef| keys.len() as u64 <= table.num_stored_rows() / MANY_KEYS;
-    let may_hold = keys
-        .filter(are_few)
-        .and_then(|keys| table.may_hold(key_column, keys, &all));
+    let may_hold = if wanted.len() as u64 <= table.num_stored_rows() / MANY_KEYS {
+        let keys: ArrayRef = Arc::new(BinaryArray::from_iter_values(wanted));
+        table.may_hold(key_column, &keys, &all)
+    } else {
+        None
+    };
     let pages: Vec<usize> = match may_hold {
         Some(may_hold) => all.iter().copied().filter(|page| may_hold[*page]).collect(),
         None => all,
@@ -59,7 +60,10 @@ fn read_states(
         left = rest;
         for rows in scan.read(window)? {
             let keys = rows.column(key_column).as_binary::<i32>();
-            let mask: BooleanArray = keys.iter().map(|key| key.map(is_wanted)).collect();
+            let mask: BooleanArray = keys
+                .iter()
+                .map(|key| key.map(|key| wanted.contains(key)))
+                .collect();
             if mask.true_count() == 0 {
                 continue;
             }

@@ -229,7 +229,7 @@ fn compare_groups(
 }
 
 /// Whether a function gives the same value however its rows come.
-fn is_exact(function: &AggregateFunctionExpr) -> bool {
+pub(crate) fn is_exact(function: &AggregateFunctionExpr) -> bool {
     let name = function.fun().name();
     !ESTIMATES.contains(&name) && (!ORDERED.contains(&name) || !function.order_bys().is_empty())
 }
