@@ -668,7 +668,7 @@ fn views_of_tables_follow_their_changes() {
             "SELECT sum(d) AS d, avg(n) AS a, count(s) AS c FROM facts WHERE k2 > 1",
             "SELECT k1, b, avg(n) * 2 AS a FROM facts WHERE f IS NOT NULL GROUP BY k1, b HAVING count(*) > 1",
         ];
-        const NUM_RECOMPUTED: usize = 3;
+        let num_recomputed = 3;
         for (i, query) in queries.iter().enumerate() {
             let report = place
                 .session
@@ -703,7 +703,7 @@ fn views_of_tables_follow_their_changes() {
             }
         }
         for (i, kinds) in kinds.iter().enumerate() {
-            let is_recomputed = i < NUM_RECOMPUTED;
+            let is_recomputed = i < num_recomputed;
             let found = kinds.contains(&RefreshKind::GroupsRecomputed);
             assert_eq!(found, is_recomputed, "{}: {kinds:?}", queries[i]);
             assert!(!kinds.contains(&RefreshKind::Rebuilt), "{kinds:?}");
