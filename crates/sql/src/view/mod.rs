@@ -12,9 +12,11 @@
 //! DataFusion's own, see `aggregation.rs`.
 
 mod aggregation;
+mod build;
 mod changes;
 mod define;
 mod explain;
+mod follow;
 mod lookup;
 mod names;
 mod place;

@@ -5,23 +5,22 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use arrow_array::{ArrayRef, BinaryArray, RecordBatch, UInt64Array};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
+use arrow_schema::SchemaRef;
 use darner_engine::{Error, ErrorKind};
-use darner_store::{TableSnapshot, TableSpec, Version};
+use darner_store::Version;
 use datafusion::{
     catalog::TableProvider, datasource::MemTable, error::Result, logical_expr::LogicalPlan,
-    physical_plan::collect, sql::parser::Statement,
+    sql::parser::Statement,
 };
 
 use super::{
     aggregation::Aggregation,
-    changes::{TableNews, news_of},
     define::{self, Definition, FactsKind, Relation, Seen, StoredView, TableVersion},
-    prepared::{Planned, Prepared, ROW, check_states},
+    prepared::{Planned, check_states},
     query, shape,
-    sources::{Look, SeenFile, all_files, new_files},
-    stored::{distinct_keys, missing, retain, states_at},
+    sources::{Look, SeenFile, new_files},
+    stored::states_at,
 };
 use crate::{
     blocking::blocking,
@@ -29,7 +28,6 @@ use crate::{
     create::taken,
     error::{from_datafusion, to_datafusion},
     files,
-    string_views::seen_schema,
 };
 
 /// How often a refresh begins again because of others.
@@ -279,50 +277,6 @@ impl Views {
         self.merge(view, &seen, states, report).await
     }
 
-    /// Counts what has changed in a table.
-    async fn refresh_by_table(
-        &self,
-        view: &StoredView,
-        relation: &Relation,
-        mut seen: Seen,
-        mut report: RefreshReport,
-    ) -> Result<RefreshReport> {
-        let facts = &relation.name;
-        match news_of(&self.handle, facts, seen.facts, self.num_threads).await? {
-            TableNews::None => {
-                report.kind = RefreshKind::UpToDate;
-                Ok(report)
-            }
-            TableNews::All(reason) => self.rebuild(view, &seen, reason).await,
-            TableNews::Rows(now, rows) => {
-                seen.facts = Some(TableVersion::of(&now));
-                let rows = MemTable::try_new(seen_schema(now.schema()), vec![rows])?;
-                let rows = Arc::new(rows);
-                let states = self.new_states(view, rows, &mut seen).await?;
-                self.merge(view, &seen, states, report).await
-            }
-            TableNews::Changes { now, new, old } if report.kept_dimensions.is_empty() => {
-                seen.facts = Some(TableVersion::of(&now));
-                let taken_back = self
-                    .take_back(view, &seen, &now, &new, &old, &report)
-                    .await?;
-                if let Some(report) = taken_back {
-                    return Ok(report);
-                }
-                let rows = new.into_iter().chain(old).collect();
-                self.recompute_groups(view, seen, &now, rows, report).await
-            }
-            TableNews::Changes { .. } => {
-                // The old forms of rows were joined with older dimensions: their groups are not known.
-                let reason = format!(
-                    "rows of `{facts}` were changed or deleted, and so was `{}`",
-                    report.kept_dimensions.join("`, `")
-                );
-                self.rebuild(view, &seen, reason).await
-            }
-        }
-    }
-
     /// Counts rows that a program gives.
     pub(crate) async fn push(
         &self,
@@ -432,7 +386,7 @@ impl Views {
     }
 
     /// The states of new rows; says in `seen` what they were joined with.
-    async fn new_states(
+    pub(super) async fn new_states(
         &self,
         view: &StoredView,
         facts: Arc<dyn TableProvider>,
@@ -452,7 +406,7 @@ impl Views {
     }
 
     /// Merges new states with those of their groups, and commits.
-    async fn merge(
+    pub(super) async fn merge(
         &self,
         view: &StoredView,
         seen: &Seen,
@@ -468,87 +422,7 @@ impl Views {
         Ok(report)
     }
 
-    /// Takes rows that are not there any more back from the states of their groups, and merges those that are new. `None`
-    /// if that is not possible.
-    async fn take_back(
-        &self,
-        view: &StoredView,
-        seen: &Seen,
-        now: &TableSnapshot,
-        new: &[RecordBatch],
-        old: &[RecordBatch],
-        report: &RefreshReport,
-    ) -> Result<Option<RefreshReport>> {
-        let prepared = Prepared::of(&self.handle, view).await?;
-        let Ok(retraction) = &prepared.aggregation.retraction else {
-            return Ok(None);
-        };
-        let mut seen = seen.clone();
-        let rows = |rows: &[RecordBatch]| {
-            MemTable::try_new(seen_schema(now.schema()), vec![rows.to_vec()]).map(Arc::new)
-        };
-        let (aggregation, planned, new) = self.new_states(view, rows(new)?, &mut seen).await?;
-        let (_, _, old) = self.new_states(view, rows(old)?, &mut seen).await?;
-        self.check_dimensions(view, &seen)?;
-        let touched = new.iter().chain(&old).map(|rows| rows.column(0));
-        let mut states = blocking(|| states_at(&view.table, touched))?;
-        states.extend(new);
-        let all = aggregation.merge(&states, &planned.state).await?;
-        let old = aggregation.merge(&old, &planned.state).await?;
-        let Some((left, gone)) = retraction.take_back(&aggregation, &all, &old)? else {
-            return Ok(None);
-        };
-        let mut report = report.clone();
-        report.num_groups = left.num_rows() as u64;
-        report.num_groups_removed = gone.len() as u64;
-        report.version = self.commit_groups(view, &seen, &left, Some(gone))?;
-        Ok(Some(report))
-    }
-
-    /// Fails if a dimension has changed since a refresh began to join rows with it: the old forms of rows were perhaps
-    /// joined with what they were not counted with.
-    fn check_dimensions(&self, view: &StoredView, seen: &Seen) -> Result<()> {
-        if self.changed_dimensions(seen).is_empty() {
-            return Ok(());
-        }
-        fail(Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "a dimension of the view has changed meanwhile: view=`{}`; try again",
-                view.name
-            ),
-        ))
-    }
-
-    /// Computes the groups of some rows of the facts anew, from all of them. `rows` are the old and the new forms of those
-    /// that have changed.
-    async fn recompute_groups(
-        &self,
-        view: &StoredView,
-        mut seen: Seen,
-        now: &TableSnapshot,
-        rows: Vec<RecordBatch>,
-        mut report: RefreshReport,
-    ) -> Result<RefreshReport> {
-        let changed = MemTable::try_new(seen_schema(now.schema()), vec![rows])?;
-        let changed = Arc::new(changed);
-        let (aggregation, _, touched) = self.new_states(view, changed, &mut seen).await?;
-        let keys = distinct_keys(&touched);
-        let all = Arc::new(crate::table::StoreTable::past(&self.handle, now.clone()));
-        let (_, planned, states) = self.new_states(view, all, &mut seen).await?;
-        self.check_dimensions(view, &seen)?;
-        let merged = aggregation
-            .merge(&retain(&states, &keys)?, &planned.state)
-            .await?;
-        let gone = missing(&keys, &merged);
-        report.kind = RefreshKind::GroupsRecomputed;
-        report.num_groups = merged.num_rows() as u64;
-        report.num_groups_removed = gone.len() as u64;
-        report.version = self.commit_groups(view, &seen, &merged, Some(gone))?;
-        Ok(report)
-    }
-
-    fn commit_groups(
+    pub(super) fn commit_groups(
         &self,
         view: &StoredView,
         seen: &Seen,
@@ -579,146 +453,6 @@ impl Views {
             transaction.commit()
         });
         committed.map_err(to_datafusion)
-    }
-
-    /// Reads all sources, and replaces what is stored.
-    async fn rebuild(
-        &self,
-        view: &StoredView,
-        seen: &Seen,
-        reason: String,
-    ) -> Result<RefreshReport> {
-        let name = &view.name;
-        if seen.num_pushed_rows > 0 || view.definition.facts_kind() == Some(FactsKind::Pushed) {
-            return fail(Error::invalid(format!(
-                "a view of rows that were pushed cannot be rebuilt, because they cannot be read again: view=`{name}` \
-                 pushed_rows=`{}`; {reason}; to start over, drop it and create it anew",
-                seen.num_pushed_rows
-            )));
-        }
-        let mut definition = view.definition.clone();
-        datafusion::DATAFUSION_VERSION.clone_into(&mut definition.datafusion);
-        let built = self.build(name, &definition, seen).await?;
-        let version = self.commit_all(name, &definition, Some(view), &built)?;
-        let mut report = RefreshReport::new(name, RefreshKind::Rebuilt);
-        report.reason = Some(reason);
-        report.num_files = built.seen.files.len() as u64;
-        report.num_groups = built.num_rows();
-        report.version = version;
-        Ok(report)
-    }
-
-    /// Computes a view from all that its sources have.
-    async fn build(&self, name: &str, definition: &Definition, before: &Seen) -> Result<Built> {
-        let mut seen = Seen::default();
-        let Some(facts) = &definition.facts else {
-            return self.build_rows(definition, seen).await;
-        };
-        let relation = &facts.relation;
-        let rows: Arc<dyn TableProvider> = match facts.kind {
-            FactsKind::Pushed => Arc::new(MemTable::try_new(
-                relation.schema().map_err(to_datafusion)?,
-                vec![Vec::new()],
-            )?),
-            FactsKind::Files => {
-                let files = blocking(|| all_files(name, &relation.name, &before.files));
-                seen.files = files.map_err(to_datafusion)?;
-                self.table_of(&seen.files, relation).await?
-            }
-            FactsKind::Table => {
-                let table = self.handle.store().table(&relation.name);
-                let table = table.map_err(to_datafusion)?;
-                seen.facts = Some(TableVersion::of(&table));
-                Arc::new(crate::table::StoreTable::past(&self.handle, table))
-            }
-        };
-        let planned = Planned::on_facts(&self.handle, definition, rows, self.num_threads).await?;
-        let aggregation = planned.aggregation().await?;
-        let shape = shape::shape_of(&planned.plan)?;
-        let shape = shape.map_err(|reason| to_datafusion(Error::internal(reason)))?;
-        let states = aggregation
-            .states_of(&shape.aggregate.input, &planned.state)
-            .await
-            .map_err(|error| in_files(error, &seen.files))?;
-        let merged = aggregation.merge(&states, &planned.state).await?;
-        seen.files
-            .iter()
-            .try_for_each(SeenFile::check_still)
-            .map_err(to_datafusion)?;
-        seen.add_dimensions(&planned.dimensions(definition));
-        Ok(Built {
-            seen,
-            spec: TableSpec::clone(&aggregation.spec),
-            batches: vec![merged],
-        })
-    }
-
-    /// The rows of a view that keeps no states.
-    async fn build_rows(&self, definition: &Definition, mut seen: Seen) -> Result<Built> {
-        let planned =
-            Planned::on_all(&self.handle, &definition.query, None, self.num_threads).await?;
-        seen.add_dimensions(&planned.dimensions(definition));
-        let state = &planned.state;
-        let plan = state.create_physical_plan(&planned.plan).await?;
-        let spec = row_spec(&plan.schema())?;
-        let rows = collect(plan, state.task_ctx()).await?;
-        let mut num_rows = 0;
-        let mut batches = Vec::with_capacity(rows.len());
-        for rows in rows {
-            let end = num_rows + rows.num_rows() as u64;
-            let mut columns: Vec<ArrayRef> =
-                vec![Arc::new(UInt64Array::from_iter_values(num_rows..end))];
-            columns.extend(rows.columns().iter().cloned());
-            batches.push(RecordBatch::try_new(Arc::clone(spec.schema()), columns)?);
-            num_rows = end;
-        }
-        Ok(Built {
-            seen,
-            spec,
-            batches,
-        })
-    }
-
-    /// Puts a whole view into the store, in the place of what was there.
-    fn commit_all(
-        &self,
-        name: &str,
-        definition: &Definition,
-        before: Option<&StoredView>,
-        built: &Built,
-    ) -> Result<Version> {
-        let store = self.handle.store();
-        let committed = blocking(|| {
-            let mut transaction = store.begin()?;
-            match before {
-                Some(before) => {
-                    transaction.require_unchanged(&before.table);
-                    transaction.replace(name, built.spec.clone())?;
-                }
-                None => transaction.create_table(name, built.spec.clone())?,
-            }
-            for rows in &built.batches {
-                transaction.upsert(name, rows)?;
-            }
-            transaction.declare_distinct(name)?;
-            define::define(&mut transaction, name, definition)?;
-            define::remember(&mut transaction, name, &built.seen)?;
-            transaction.commit()
-        });
-        committed.map_err(to_datafusion)
-    }
-}
-
-/// A view, computed from all there is.
-struct Built {
-    seen: Seen,
-    spec: TableSpec,
-    batches: Vec<RecordBatch>,
-}
-
-impl Built {
-    fn num_rows(&self) -> u64 {
-        self.batches.iter().map(|rows| rows.num_rows() as u64).sum()
     }
 }
 
@@ -798,21 +532,8 @@ fn column_names(plan: &LogicalPlan, given: &[String]) -> Result<Vec<String>> {
     Ok(names.to_vec())
 }
 
-/// The table of a view that keeps no states.
-fn row_spec(schema: &Schema) -> Result<TableSpec> {
-    let mut fields = vec![Field::new(ROW, DataType::UInt64, false)];
-    fields.extend(
-        schema
-            .fields()
-            .iter()
-            .enumerate()
-            .map(|(place, field)| Field::new(format!("c{place}"), field.data_type().clone(), true)),
-    );
-    TableSpec::new(&Schema::new(fields), &[ROW]).map_err(to_datafusion)
-}
-
 /// Names the files that were read when an error came up: DataFusion does not say of which of them it is.
-fn in_files(
+pub(super) fn in_files(
     error: datafusion::error::DataFusionError,
     files: &[SeenFile],
 ) -> datafusion::error::DataFusionError {
@@ -837,6 +558,6 @@ fn is_conflict(error: &datafusion::error::DataFusionError) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::Conflict)
 }
 
-fn fail<T>(error: Error) -> Result<T> {
+pub(super) fn fail<T>(error: Error) -> Result<T> {
     Err(to_datafusion(error))
 }
