@@ -8,12 +8,12 @@ use std::{
 
 use darner_engine::{
     BatchMap, Dimension, EnrichReport, Enrichment, Error, ErrorKind, JoinSpec, Sink, SinkOptions,
-    Sinks, Source, StarJoin, Written, create, load_dimension, open_all, write_file,
+    Sinks, Source, StarJoin, Written, create, is_view, load_dimension, open_all, write_file,
 };
 use darner_sql::Expressions;
 use darner_store::{Store, TableSnapshot};
 
-use super::{Done, Plan, lineage::DimensionVersion, views::ViewDimensions};
+use super::{Done, Plan, lineage::DimensionVersion, views::load_view};
 use crate::{
     context::{Context, find_table, refuse_past},
     error::{Failure, Result, stdout_failure},
@@ -47,10 +47,9 @@ impl Dimensions {
             versions: Vec::new(),
             load_times: Vec::new(),
         };
-        let views = ViewDimensions::new(context, store);
         let mut tables = Vec::with_capacity(plan.joins.len());
         for spec in &plan.joins {
-            if views.has(spec) && plan.as_of.is_some() {
+            if plan.as_of.is_some() && is_view(store, &spec.table) {
                 return Err(refuse_past(&spec.table));
             }
             tables.push(find_table(store, &spec.table, plan.as_of)?);
@@ -65,8 +64,8 @@ impl Dimensions {
         for (place, (spec, table)) in plan.joins.iter().zip(&tables).enumerate() {
             context.check_cancel()?;
             let started = Instant::now();
-            let dimension = if views.has(spec) {
-                views.load(spec)?
+            let dimension = if is_view(store, &spec.table) {
+                load_view(context, store, spec)?
             } else {
                 load_dimension(table, payload(spec).as_deref())?
             };

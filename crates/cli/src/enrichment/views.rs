@@ -1,50 +1,25 @@
 //! Materialized views as dimensions.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::sync::Arc;
 
 use arrow_schema::Schema;
-use darner_engine::{Dimension, Error, JoinSpec, is_view};
-use darner_sql::Session;
+use darner_engine::{Dimension, Error, JoinSpec};
 use darner_store::Store;
 
 use crate::{context::Context, error::Result, names::hint};
 
-/// Reads views of a store as dimensions.
-pub(super) struct ViewDimensions<'c> {
-    context: &'c Context,
-    store: &'c Arc<Store>,
-    /// Made for the first of them.
-    session: OnceCell<Session>,
-}
-
-impl<'c> ViewDimensions<'c> {
-    pub(super) fn new(context: &'c Context, store: &'c Arc<Store>) -> Self {
-        Self {
-            context,
-            store,
-            session: OnceCell::new(),
-        }
-    }
-
-    /// Whether facts are joined with a view.
-    pub(super) fn has(&self, spec: &JoinSpec) -> bool {
-        is_view(self.store, &spec.table)
-    }
-
-    /// The rows of a view, by the columns that the join names.
-    pub(super) fn load(&self, spec: &JoinSpec) -> Result<Dimension> {
-        let session = if let Some(session) = self.session.get() {
-            session
-        } else {
-            let session = self.context.session(self.store)?;
-            self.session.get_or_init(|| session)
-        };
-        let schema = session.table_schema(&spec.table).ok_or_else(|| {
-            Error::not_found(format!("view was dropped meanwhile: view=`{}`", spec.table))
-        })?;
-        let key = view_key(spec, &schema)?;
-        Ok(session.view_dimension(&spec.table, &key)?)
-    }
+/// The rows of a view, by the columns that the join names.
+pub(super) fn load_view(
+    context: &Context,
+    store: &Arc<Store>,
+    spec: &JoinSpec,
+) -> Result<Dimension> {
+    let session = context.session(store)?;
+    let schema = session.table_schema(&spec.table).ok_or_else(|| {
+        Error::not_found(format!("view was dropped meanwhile: view=`{}`", spec.table))
+    })?;
+    let key = view_key(spec, &schema)?;
+    Ok(session.view_dimension(&spec.table, &key)?)
 }
 
 /// The columns of a view that facts are joined by: a view has no primary key, so the join names them, in `on`, and its
