@@ -667,7 +667,11 @@ fn views_of_tables_follow_their_changes() {
              avg(n) FILTER (WHERE NOT b) AS ab FROM facts GROUP BY k2",
             "SELECT sum(d) AS d, avg(n) AS a, count(s) AS c FROM facts WHERE k2 > 1",
             "SELECT k1, b, avg(n) * 2 AS a FROM facts WHERE f IS NOT NULL GROUP BY k1, b HAVING count(*) > 1",
+            "SELECT name, count(*) AS c, sum(n) AS s FROM facts LEFT JOIN dim ON k = k2 GROUP BY name",
         ];
+        place.rows(
+            "CREATE TABLE dim (PRIMARY KEY (k)) AS SELECT * FROM (VALUES (1, 'a'), (2, 'b'), (-1, 'a')) t(k, name)",
+        );
         let num_recomputed = 3;
         for (i, query) in queries.iter().enumerate() {
             let report = place
@@ -719,6 +723,49 @@ fn views_of_tables_follow_their_changes() {
                 place.refresh(&format!("v{i}"));
                 place.check(&format!("v{i}"), query);
             }
+        }
+    }
+}
+
+#[test]
+fn many_groups_are_merged_by_all_threads() {
+    const NUM_GROUPS: i64 = 20_000;
+    let mut place = Place::new();
+    let mut random = Random::new(seed(14));
+    // All groups come in each file, in another order, and some of them twice.
+    let rows = |random: &mut Random, start: i64| {
+        let twice = (0..NUM_GROUPS / 4).map(|group| group * 3);
+        let mut groups: Vec<i64> = (0..NUM_GROUPS).chain(twice).collect();
+        for place in (1..groups.len()).rev() {
+            groups.swap(place, random.below(place + 1));
+        }
+        let rows = facts(random, start, groups.len());
+        let mut columns = rows.columns().to_vec();
+        columns[1] = Arc::new(Int64Array::from(groups));
+        RecordBatch::try_new(rows.schema(), columns).unwrap()
+    };
+    let facts = format!("'{}'", place.pattern());
+    let queries = [
+        format!(
+            "SELECT k2, count(*) AS c, sum(n) AS s, min(s) AS m, avg(d) AS a FROM {facts} GROUP BY k2"
+        ),
+        format!(
+            "SELECT k2, first_value(s ORDER BY o) AS a, last_value(n ORDER BY o) AS b, array_agg(o ORDER BY o) AS c \
+             FROM {facts} GROUP BY k2"
+        ),
+    ];
+    for file in 0..3 {
+        place.write(&rows(&mut random, file * 100_000));
+        for (i, query) in queries.iter().enumerate() {
+            let name = format!("v{i}");
+            if file == 0 {
+                place.session.create_view(&name, query, false).unwrap();
+            } else {
+                let report = place.refresh(&name);
+                assert_eq!(report.kind, RefreshKind::Merged);
+                assert_eq!(report.num_groups, 20_000);
+            }
+            place.check(&name, query);
         }
     }
 }
