@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -92,9 +94,6 @@ def make_rows(rng, ids):
 
     def some(value):
         return None if rng.random() < 0.15 else value
-
-    from datetime import datetime, timedelta
-    from decimal import Decimal
 
     rows = []
     for number in ids:

@@ -55,6 +55,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
+    if at < counted {
+        let told = format!(
+            "{counted} rows were counted before, and the files have {at}; give all of them, in the same order"
+        );
+        return Err(told.into());
+    }
     writer.commit()?;
     println!("{at} rows are counted");
     Ok(())

@@ -94,7 +94,7 @@ impl Prepared {
     }
 }
 
-/// Fails if states were stored by a DataFusion that has others.
+/// Fails if states were stored by a version that has others.
 pub(crate) fn check_states(view: &StoredView, spec: &TableSpec) -> Result<()> {
     if view.table.spec().is_same_shape(spec) {
         return Ok(());
@@ -102,11 +102,11 @@ pub(crate) fn check_states(view: &StoredView, spec: &TableSpec) -> Result<()> {
     Err(to_datafusion(Error::new(
         ErrorKind::Data,
         format!(
-            "states of the view are those of another version of DataFusion: view=`{}` stored=`{}` this=`{}`; rebuild it \
-             (REFRESH MATERIALIZED VIEW {} REBUILD), or drop it and create it anew",
-            view.name,
+            "states of the view were stored by another version of Darner or of DataFusion (`{}`, this is `{}`): view=`{}`; \
+             rebuild it (REFRESH MATERIALIZED VIEW {} REBUILD), or drop it and create it anew",
             view.definition.datafusion,
             datafusion::DATAFUSION_VERSION,
+            view.name,
             view.name
         ),
     )))

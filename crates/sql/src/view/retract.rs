@@ -26,6 +26,8 @@ use datafusion::{
     },
 };
 
+use foldhash::fast::RandomState;
+
 use super::aggregation::Aggregation;
 
 /// The digits of an exact sum: those of 64-bit numbers, added up without end.
@@ -215,7 +217,7 @@ impl Retraction {
 /// Where the groups of `all` are in `taken`: null for those that are not. `None` if one of `taken` is not in `all`.
 fn places_of(all: &RecordBatch, taken: &RecordBatch) -> Option<UInt64Array> {
     let keys = taken.column(0).as_binary::<i32>().iter().flatten();
-    let places: HashMap<&[u8], u64> = keys.zip(0..).collect();
+    let places: HashMap<&[u8], u64, RandomState> = keys.zip(0..).collect();
     let keys = all.column(0).as_binary::<i32>().iter();
     let found: UInt64Array = keys
         .map(|key| places.get(key.unwrap_or_default()).copied())
