@@ -46,7 +46,7 @@ pub use self::{
     catalog::{TableSpec, is_key_type},
     error::{Error, ErrorKind, Result},
     history::{CommitKind, Retention, RowCounts, TableCommit},
-    namespace::{KeyedState, NamespaceStats, Scan, ScanEntries},
+    namespace::{KeyedState, NamespaceStats, Scan, ScanEntries, StateBytes},
     page::{Bounds, ColumnStats, PageKind, PageMeta},
     settings::{CompactionMode, Durability, StoreOptions},
     state::Watermark,

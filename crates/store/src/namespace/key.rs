@@ -9,8 +9,6 @@ use std::{
     sync::Arc,
 };
 
-use super::op::Shared;
-
 /// Bytes that a key has in place: as many as make it no larger than the variant for longer ones.
 const INLINE_BYTES: usize = 22;
 
@@ -21,17 +19,7 @@ const INLINE_BYTES: usize = 22;
 #[derive(Clone)]
 pub(crate) enum Key {
     Inline { len: u8, bytes: [u8; INLINE_BYTES] },
-    Long(Shared),
-}
-
-impl Key {
-    /// The bytes, to be shared with whoever asked for them.
-    pub(super) fn to_shared(&self) -> Shared {
-        match self {
-            Self::Inline { .. } => Arc::from(&**self),
-            Self::Long(shared) => Arc::clone(shared),
-        }
-    }
+    Long(Arc<[u8]>),
 }
 
 impl From<&[u8]> for Key {
@@ -124,7 +112,6 @@ mod tests {
         assert!(by_order.keys().map(|key| key.to_vec()).eq(sorted));
         for (key, bytes) in keys.iter().zip(&bytes) {
             assert_eq!(**key, **bytes);
-            assert_eq!(*key.to_shared(), **bytes);
             assert_eq!(by_hash[&bytes[..]], by_order[&bytes[..]]);
         }
     }

@@ -1,15 +1,18 @@
 //! A namespace in memory: every entry, or those that changed since the last checkpoint.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
+    hash::BuildHasher,
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use foldhash::fast::RandomState;
+use hashbrown::{HashTable, hash_table};
 
 use super::{
+    entry::Entry,
     key::Key,
-    op::{Shared, StateOp},
+    op::StateOp,
     pages::{PageCache, encode_pages, read_all},
 };
 use crate::{
@@ -21,31 +24,17 @@ use crate::{
     version::Version,
 };
 
-/// What an entry costs beside its key and value: the map's slot, two counted headers, its place among the changed.
-const ENTRY_BYTES: usize = 128;
+/// What an entry costs beside its key and value: the map's slot, its header, its place among the changed.
+const ENTRY_BYTES: usize = 96;
 
 /// Changed entries that are read at once while others wait.
 const FLUSH_KEYS: usize = 1 << 10;
 
-/// A value and when it ends: microseconds since 1970, 0 for never.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Value {
-    pub(super) bytes: Shared,
-    pub(super) expires_us: i64,
-}
-
-impl Value {
-    /// Whether it counts at a time. The clock is asked only if it matters.
-    pub(super) fn is_live(&self, now_us: impl FnOnce() -> i64) -> bool {
-        self.expires_us == 0 || self.expires_us > now_us()
-    }
-}
-
 /// Entries by key; `None` is a deleted one.
-pub(super) type Changed = BTreeMap<Key, Option<Value>>;
+pub(super) type Changed = BTreeMap<Key, Option<Entry>>;
 
 /// The same, once in order, on the way into pages.
-pub(super) type ChangedEntries = Vec<(Key, Option<Value>)>;
+pub(super) type ChangedEntries = Vec<(Key, Option<Entry>)>;
 
 /// One namespace of keyed state.
 pub(crate) struct Namespace {
@@ -71,14 +60,9 @@ pub(super) enum Entries {
     Paged(Changed),
 }
 
-struct Entry {
-    value: Value,
-    /// The round of changes in which it was put last; 0 if it came from a page.
-    round: u32,
-}
-
 pub(super) struct Resident {
-    map: HashMap<Key, Entry, RandomState>,
+    map: HashTable<Entry>,
+    hasher: RandomState,
     /// The same keys in order, once somebody has asked for an order.
     sorted: Option<BTreeSet<Key>>,
     /// When entries end.
@@ -93,7 +77,8 @@ pub(super) struct Resident {
 impl Default for Resident {
     fn default() -> Self {
         Self {
-            map: HashMap::default(),
+            map: HashTable::new(),
+            hasher: RandomState::default(),
             sorted: None,
             expiries: BTreeSet::new(),
             changed: Vec::new(),
@@ -177,7 +162,13 @@ impl Namespace {
             drop(inner);
             // Somebody may clear the namespace in between: then the answer is not sorted yet, and this begins again.
             if let Entries::Resident(resident) = &mut self.write().entries {
-                resident.sorted = Some(resident.map.keys().cloned().collect());
+                resident.sorted = Some(
+                    resident
+                        .map
+                        .iter()
+                        .map(|entry| entry.key().into())
+                        .collect(),
+                );
             }
         }
     }
@@ -228,16 +219,11 @@ impl Namespace {
             is_cleared |= add_pending(&mut by_key, pending);
             changed = by_key.into_iter().collect();
         }
-        for (_, value) in &mut changed {
-            if value
-                .as_ref()
-                .is_some_and(|value| !value.is_live(|| now_us))
-            {
-                *value = None;
-            }
+        for (_, entry) in &mut changed {
+            entry.take_if(|entry| !entry.is_live(|| now_us));
         }
         let mut table = if is_cleared {
-            changed.retain(|(_, value)| value.is_some());
+            changed.retain(|(_, entry)| entry.is_some());
             let keyspace = open(base.id);
             let generation = keyspace.generation();
             TableState::new(
@@ -281,18 +267,10 @@ fn add_pending(changed: &mut Changed, pending: &[StateOp]) -> bool {
     let mut is_cleared = false;
     for op in pending {
         match op {
-            StateOp::Put {
-                key,
-                value,
-                expires_us,
-            } => {
-                let value = Value {
-                    bytes: Arc::clone(value),
-                    expires_us: *expires_us,
-                };
-                changed.insert(key.clone(), Some(value));
+            StateOp::Put(entry) => {
+                changed.insert(entry.key().into(), Some(entry.clone()));
             }
-            StateOp::Delete { key } => {
+            StateOp::Delete(key) => {
                 changed.insert(key.clone(), None);
             }
             StateOp::Clear => {
@@ -366,7 +344,10 @@ impl<'n> Flushing<'n> {
             // Who changes entries waits for a few of them only. What is changed meanwhile goes into pages twice.
             let inner = namespace.read_raw();
             if let Entries::Resident(resident) = &inner.entries {
-                entries.extend(keys.iter().map(|key| (key.clone(), resident.value(key))));
+                entries.extend(
+                    keys.iter()
+                        .map(|key| (key.clone(), resident.get(key).cloned())),
+                );
             }
         }
         flushing.changed.extend(entries);
@@ -386,9 +367,9 @@ impl<'n> Flushing<'n> {
         append_pages(&mut inner.table, pages, false, version);
         if let Entries::Paged(waiting) = &mut inner.entries {
             // Those that changed again wait for the next pages.
-            waiting.retain(|key, value| {
+            waiting.retain(|key, entry| {
                 let at = changed.binary_search_by(|(flushed, _)| flushed.cmp(key));
-                !at.is_ok_and(|at| is_one(changed[at].1.as_ref(), value.as_ref()))
+                !at.is_ok_and(|at| is_one(changed[at].1.as_ref(), entry.as_ref()))
             });
         }
         inner.keep_budget(self.namespace.memory_bytes_max);
@@ -411,14 +392,14 @@ impl Drop for Flushing<'_> {
 fn entries_of(changed: &Changed) -> ChangedEntries {
     changed
         .iter()
-        .map(|(key, value)| (key.clone(), value.clone()))
+        .map(|(key, entry)| (key.clone(), entry.clone()))
         .collect()
 }
 
 /// Whether this is one and the same change, not two of which the later has the value of the earlier.
-fn is_one(a: Option<&Value>, b: Option<&Value>) -> bool {
+fn is_one(a: Option<&Entry>, b: Option<&Entry>) -> bool {
     match (a, b) {
-        (Some(a), Some(b)) => Arc::ptr_eq(&a.bytes, &b.bytes) && a.expires_us == b.expires_us,
+        (Some(a), Some(b)) => a.is_same(b),
         (None, None) => true,
         _ => false,
     }
@@ -438,37 +419,12 @@ impl Inner {
                 continue;
             }
             match (&mut self.entries, op) {
-                (
-                    Entries::Resident(resident),
-                    StateOp::Put {
-                        key,
-                        value,
-                        expires_us,
-                    },
-                ) => resident.put(
-                    key,
-                    Value {
-                        bytes: value,
-                        expires_us,
-                    },
-                    true,
-                ),
-                (Entries::Resident(resident), StateOp::Delete { key }) => resident.delete(&key),
-                (
-                    Entries::Paged(changed),
-                    StateOp::Put {
-                        key,
-                        value,
-                        expires_us,
-                    },
-                ) => {
-                    let value = Value {
-                        bytes: value,
-                        expires_us,
-                    };
-                    changed.insert(key, Some(value));
+                (Entries::Resident(resident), StateOp::Put(entry)) => resident.put(entry, true),
+                (Entries::Resident(resident), StateOp::Delete(key)) => resident.delete(&key),
+                (Entries::Paged(changed), StateOp::Put(entry)) => {
+                    changed.insert(entry.key().into(), Some(entry));
                 }
-                (Entries::Paged(changed), StateOp::Delete { key }) => {
+                (Entries::Paged(changed), StateOp::Delete(key)) => {
                     changed.insert(key, None);
                 }
                 (_, StateOp::Clear) => {}
@@ -488,8 +444,8 @@ impl Inner {
                 let mut keys = resident.changed.clone();
                 keys.sort_unstable();
                 keys.dedup();
-                let values: Vec<_> = keys.iter().map(|key| resident.value(key)).collect();
-                keys.into_iter().zip(values).collect()
+                let entries: Vec<_> = keys.iter().map(|key| resident.get(key).cloned()).collect();
+                keys.into_iter().zip(entries).collect()
             }
         }
     }
@@ -517,9 +473,9 @@ impl Inner {
             return Ok(());
         }
         let mut resident = Resident::default();
-        let fits = read_all(&self.table, |key, value| {
-            match value {
-                Some(value) => resident.put(key.into(), value, false),
+        let fits = read_all(&self.table, |key, entry| {
+            match entry {
+                Some(entry) => resident.put(entry, false),
                 None => {
                     resident.delete_clean(key);
                 }
@@ -527,9 +483,9 @@ impl Inner {
             resident.num_bytes <= memory_bytes_max
         })?;
         if fits {
-            for (key, value) in changed {
-                if let Some(value) = value {
-                    resident.put(key.clone(), value.clone(), true);
+            for (key, entry) in changed {
+                if let Some(entry) = entry {
+                    resident.put(entry.clone(), true);
                 } else {
                     // Also a key that is in no page: there the deletion costs a few bytes and does no harm.
                     resident.delete_clean(key);
@@ -546,12 +502,9 @@ impl Inner {
 }
 
 impl Resident {
-    pub(super) fn get(&self, key: &[u8]) -> Option<&Value> {
-        self.map.get(key).map(|entry| &entry.value)
-    }
-
-    fn value(&self, key: &Key) -> Option<Value> {
-        self.map.get(key).map(|entry| entry.value.clone())
+    pub(super) fn get(&self, key: &[u8]) -> Option<&Entry> {
+        self.map
+            .find(self.hasher.hash_one(key), |entry| entry.key() == key)
     }
 
     /// The keys that are not in pages yet, which are about to be.
@@ -580,33 +533,44 @@ impl Resident {
             .take_while(move |(expires_us, _)| *expires_us <= now_us)
     }
 
-    fn put(&mut self, key: Key, value: Value, is_changed: bool) {
-        if value.expires_us != 0 {
-            self.expiries.insert((value.expires_us, key.clone()));
+    fn put(&mut self, entry: Entry, is_changed: bool) {
+        let (key, expires_us) = (entry.key(), entry.expires_us());
+        if expires_us != 0 {
+            self.expiries.insert((expires_us, key.into()));
         }
-        if let Some(entry) = self.map.get_mut(&key) {
-            self.num_bytes += value.bytes.len();
-            self.num_bytes -= entry.value.bytes.len();
-            let expired_us = entry.value.expires_us;
-            if expired_us != 0 && expired_us != value.expires_us {
-                self.expiries.remove(&(expired_us, key.clone()));
+        let place = self.map.entry(
+            self.hasher.hash_one(key),
+            |other| other.key() == key,
+            |other| self.hasher.hash_one(other.key()),
+        );
+        match place {
+            hash_table::Entry::Occupied(mut place) => {
+                let before = place.get();
+                self.num_bytes += entry.num_bytes();
+                self.num_bytes -= before.num_bytes();
+                let expired_us = before.expires_us();
+                if expired_us != 0 && expired_us != expires_us {
+                    self.expiries.remove(&(expired_us, key.into()));
+                }
+                entry.set_round(before.round());
+                if is_changed && before.round() != self.round {
+                    entry.set_round(self.round);
+                    self.changed.push(key.into());
+                }
+                *place.get_mut() = entry;
             }
-            entry.value = value;
-            if is_changed && entry.round != self.round {
-                entry.round = self.round;
-                self.changed.push(key);
+            hash_table::Entry::Vacant(place) => {
+                self.num_bytes += entry.num_bytes() + ENTRY_BYTES;
+                entry.set_round(if is_changed { self.round } else { 0 });
+                if is_changed {
+                    self.changed.push(key.into());
+                }
+                if let Some(sorted) = &mut self.sorted {
+                    sorted.insert(key.into());
+                }
+                place.insert(entry);
             }
-            return;
         }
-        self.num_bytes += key.len() + value.bytes.len() + ENTRY_BYTES;
-        let round = if is_changed { self.round } else { 0 };
-        if is_changed {
-            self.changed.push(key.clone());
-        }
-        if let Some(sorted) = &mut self.sorted {
-            sorted.insert(key.clone());
-        }
-        self.map.insert(key, Entry { value, round });
     }
 
     fn delete(&mut self, key: &Key) {
@@ -617,15 +581,17 @@ impl Resident {
 
     /// Deletes without a note for the next checkpoint. Returns whether there was something.
     fn delete_clean(&mut self, key: &[u8]) -> bool {
-        let Some((key, entry)) = self.map.remove_entry(key) else {
+        let hash = self.hasher.hash_one(key);
+        let Ok(place) = self.map.find_entry(hash, |entry| entry.key() == key) else {
             return false;
         };
-        self.num_bytes -= key.len() + entry.value.bytes.len() + ENTRY_BYTES;
+        let (entry, _) = place.remove();
+        self.num_bytes -= entry.num_bytes() + ENTRY_BYTES;
         if let Some(sorted) = &mut self.sorted {
-            sorted.remove(&key);
+            sorted.remove(key);
         }
-        if entry.value.expires_us != 0 {
-            self.expiries.remove(&(entry.value.expires_us, key));
+        if entry.expires_us() != 0 {
+            self.expiries.remove(&(entry.expires_us(), key.into()));
         }
         true
     }

@@ -11,6 +11,7 @@
 //!
 //! Which of the two a namespace is in is decided when it is first read, after each commit, and after a compaction.
 
+mod entry;
 mod key;
 mod memory;
 mod op;
@@ -18,11 +19,12 @@ mod pages;
 mod scan;
 mod state;
 
-pub(crate) use self::{memory::Namespace, op::StateOp, state::expires_us};
 pub use self::{
+    entry::StateBytes,
     scan::{Scan, ScanEntries},
     state::{KeyedState, NamespaceStats},
 };
+pub(crate) use self::{memory::Namespace, op::StateOp, state::expires_us};
 
 use std::sync::{Arc, OnceLock};
 

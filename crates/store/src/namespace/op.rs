@@ -1,27 +1,15 @@
 //! One change of keyed state, and its form in the log.
 
-use std::sync::Arc;
-
 use crate::{
     codec::{Decoder, Encoder},
     error::{Error, ErrorKind, Result},
-    namespace::{KEY_BYTES_MAX, VALUE_BYTES_MAX, key::Key},
+    namespace::{KEY_BYTES_MAX, VALUE_BYTES_MAX, entry::Entry, key::Key},
 };
-
-/// Bytes that several readers share.
-pub(crate) type Shared = Arc<[u8]>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StateOp {
-    Put {
-        key: Key,
-        value: Shared,
-        /// Microseconds since 1970; 0 for never.
-        expires_us: i64,
-    },
-    Delete {
-        key: Key,
-    },
+    Put(Entry),
+    Delete(Key),
     Clear,
 }
 
@@ -30,41 +18,33 @@ impl StateOp {
     pub(crate) fn put(key: &[u8], value: &[u8], expires_us: i64) -> Result<Self> {
         check_bytes("key", key, KEY_BYTES_MAX)?;
         check_bytes("value", value, VALUE_BYTES_MAX)?;
-        Ok(Self::Put {
-            key: key.into(),
-            value: value.into(),
-            expires_us,
-        })
+        Ok(Self::Put(Entry::new(key, value, expires_us)))
     }
 
     /// Checks sizes and copies.
     pub(crate) fn delete(key: &[u8]) -> Result<Self> {
         check_bytes("key", key, KEY_BYTES_MAX)?;
-        Ok(Self::Delete { key: key.into() })
+        Ok(Self::Delete(key.into()))
     }
 
     /// About the bytes that it takes in the log.
     pub(crate) fn num_bytes(&self) -> usize {
         32 + match self {
-            Self::Put { key, value, .. } => key.len() + value.len(),
-            Self::Delete { key } => key.len(),
+            Self::Put(entry) => entry.num_bytes(),
+            Self::Delete(key) => key.len(),
             Self::Clear => 0,
         }
     }
 
     pub(crate) fn encode(&self, out: &mut Encoder) {
         match self {
-            Self::Put {
-                key,
-                value,
-                expires_us,
-            } => {
+            Self::Put(entry) => {
                 out.put_u8(1);
-                out.put_i64(*expires_us);
-                out.put_bytes(key);
-                out.put_bytes(value);
+                out.put_i64(entry.expires_us());
+                out.put_bytes(entry.key());
+                out.put_bytes(entry.value());
             }
-            Self::Delete { key } => {
+            Self::Delete(key) => {
                 out.put_u8(2);
                 out.put_bytes(key);
             }
@@ -76,15 +56,10 @@ impl StateOp {
         Ok(match input.get_u8()? {
             1 => {
                 let expires_us = input.get_i64()?;
-                Self::Put {
-                    key: input.get_bytes()?.into(),
-                    value: input.get_bytes()?.into(),
-                    expires_us,
-                }
+                let (key, value) = (input.get_bytes()?, input.get_bytes()?);
+                Self::Put(Entry::new(key, value, expires_us))
             }
-            2 => Self::Delete {
-                key: input.get_bytes()?.into(),
-            },
+            2 => Self::Delete(input.get_bytes()?.into()),
             3 => Self::Clear,
             op => {
                 return Err(Error::data(format!(

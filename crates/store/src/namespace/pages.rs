@@ -11,11 +11,7 @@ use arrow_array::{
 use arrow_row::{RowConverter, SortField};
 use arrow_schema::DataType;
 
-use super::{
-    key::Key,
-    memory::{Namespace, Value},
-    namespace_spec,
-};
+use super::{entry::Entry, key::Key, memory::Namespace, namespace_spec};
 use crate::{
     error::{Error, Result},
     page::{EncodedPage, PageDecoder, PageEncoder, PageKind, PageMeta},
@@ -31,28 +27,28 @@ const BATCH_BYTES: usize = 64 << 20;
 
 /// Writes changed entries, which are in key order, as pages.
 pub(super) fn encode_pages(
-    changed: &[(Key, Option<Value>)],
+    changed: &[(Key, Option<Entry>)],
     page_bytes: usize,
 ) -> Result<Vec<EncodedPage>> {
     let spec = namespace_spec();
     let mut pages = Vec::new();
-    let puts: Vec<(&[u8], &Value)> = changed
+    let puts: Vec<&Entry> = changed
         .iter()
-        .filter_map(|(key, value)| Some((&**key, value.as_ref()?)))
+        .filter_map(|(_, entry)| entry.as_ref())
         .collect();
     let upserts = PageEncoder::new(PageKind::Upsert, Arc::clone(spec.schema()), page_bytes);
     for puts in chunks(&puts) {
-        let expires = |value: &Value| (value.expires_us != 0).then_some(value.expires_us);
+        let expires = |entry: &Entry| (entry.expires_us() != 0).then(|| entry.expires_us());
         let columns: Vec<ArrayRef> = vec![
             Arc::new(BinaryArray::from_iter_values(
-                puts.iter().map(|(key, _)| key),
+                puts.iter().map(|entry| entry.key()),
             )),
             Arc::new(BinaryArray::from_iter_values(
-                puts.iter().map(|(_, value)| &value.bytes),
+                puts.iter().map(|entry| entry.value()),
             )),
             Arc::new(
                 puts.iter()
-                    .map(|(_, value)| expires(value))
+                    .map(|entry| expires(entry))
                     .collect::<Int64Array>(),
             ),
         ];
@@ -60,7 +56,7 @@ pub(super) fn encode_pages(
     }
     let deleted: Vec<&[u8]> = changed
         .iter()
-        .filter_map(|(key, value)| value.is_none().then_some(&**key))
+        .filter_map(|(key, entry)| entry.is_none().then_some(&**key))
         .collect();
     let deletes = PageEncoder::new(PageKind::Delete, Arc::clone(spec.key_schema()), page_bytes);
     for deleted in deleted.chunks(BATCH_ROWS) {
@@ -71,11 +67,11 @@ pub(super) fn encode_pages(
 }
 
 /// Cuts entries by number and by bytes: an array of binary values ends at 2 GiB.
-fn chunks<'a, 'b>(puts: &'b [(&'a [u8], &'a Value)]) -> Vec<&'b [(&'a [u8], &'a Value)]> {
+fn chunks<'a, 'b>(puts: &'b [&'a Entry]) -> Vec<&'b [&'a Entry]> {
     let mut chunks = Vec::new();
     let (mut start, mut num_bytes) = (0, 0);
-    for (end, (key, value)) in puts.iter().enumerate() {
-        let entry_bytes = key.len() + value.bytes.len();
+    for (end, entry) in puts.iter().enumerate() {
+        let entry_bytes = entry.num_bytes();
         if end > start && (end - start == BATCH_ROWS || num_bytes + entry_bytes > BATCH_BYTES) {
             chunks.push(&puts[start..end]);
             (start, num_bytes) = (end, 0);
@@ -124,17 +120,15 @@ impl EntryPage {
         self.keys.value(row)
     }
 
-    /// The value in a row, `None` for a deleted key.
-    pub(super) fn value(&self, row: usize) -> Option<Value> {
+    /// The entry in a row, `None` for a deleted key.
+    pub(super) fn entry(&self, row: usize) -> Option<Entry> {
         let (values, expires) = self.values.as_ref()?;
-        Some(Value {
-            bytes: values.value(row).into(),
-            expires_us: if expires.is_null(row) {
-                0
-            } else {
-                expires.value(row)
-            },
-        })
+        let expires_us = if expires.is_null(row) {
+            0
+        } else {
+            expires.value(row)
+        };
+        Some(Entry::new(self.key(row), values.value(row), expires_us))
     }
 
     /// The first row whose key is not less than `key`.
@@ -156,13 +150,13 @@ impl EntryPage {
 /// whether it came to the end.
 pub(super) fn read_all(
     table: &TableState,
-    mut visit: impl FnMut(&[u8], Option<Value>) -> bool,
+    mut visit: impl FnMut(&[u8], Option<Entry>) -> bool,
 ) -> Result<bool> {
     for page in PageReader::new(table, None) {
         let page = page?;
         let page = EntryPage::new(page.kind, &page.rows, 0);
         for row in 0..page.len() {
-            if !visit(page.key(row), page.value(row)) {
+            if !visit(page.key(row), page.entry(row)) {
                 return Ok(false);
             }
         }
@@ -186,7 +180,7 @@ pub(super) fn key_bounds(page: &PageMeta) -> Option<(&[u8], &[u8])> {
 }
 
 /// Looks a key up in the pages, newest first. The answer may be a deleted entry, or one that has ended.
-pub(super) fn find(namespace: &Namespace, table: &TableState, key: &[u8]) -> Result<Option<Value>> {
+pub(super) fn find(namespace: &Namespace, table: &TableState, key: &[u8]) -> Result<Option<Entry>> {
     let bound = bound_of(key)?;
     for page in table.pages.iter().rev() {
         if key_bounds(page).is_some_and(|(min, max)| *bound < *min || *bound > *max) {
@@ -195,7 +189,7 @@ pub(super) fn find(namespace: &Namespace, table: &TableState, key: &[u8]) -> Res
         let entries = read_page(namespace, table, page)?;
         let row = entries.lower_bound(key);
         if row < entries.len() && entries.key(row) == key {
-            return Ok(entries.value(row));
+            return Ok(entries.entry(row));
         }
     }
     Ok(None)

@@ -7,9 +7,9 @@ use std::{
 };
 
 use super::{
+    entry::{Entry, StateBytes},
     key::Key,
-    memory::{Entries, Inner, Namespace, Value},
-    op::Shared,
+    memory::{Entries, Inner, Namespace},
     pages::{EntryPage, bound_of, key_bounds, read_pages},
 };
 use crate::{
@@ -113,7 +113,7 @@ pub struct ScanEntries<'n> {
 }
 
 enum Source<'n> {
-    Memory(std::vec::IntoIter<(Shared, Shared)>),
+    Memory(std::vec::IntoIter<Entry>),
     Pages(Box<Merge<'n>>),
 }
 
@@ -136,9 +136,9 @@ impl<'n> ScanEntries<'n> {
                 Source::Memory(resident(&inner, scan, num_left, now_us).into_iter())
             }
             Entries::Paged(changed) => {
-                let changed: Vec<(Key, Option<Value>)> = changed
+                let changed: Vec<(Key, Option<Entry>)> = changed
                     .range::<[u8], _>(scan.bounds())
-                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .map(|(key, entry)| (key.clone(), entry.clone()))
                     .collect();
                 let table = if inner.is_cleared {
                     inner.table.with_pages(|_| false)
@@ -155,15 +155,13 @@ impl<'n> ScanEntries<'n> {
     }
 }
 
-fn resident(inner: &Inner, scan: &Scan, limit: usize, now_us: i64) -> Vec<(Shared, Shared)> {
+fn resident(inner: &Inner, scan: &Scan, limit: usize, now_us: i64) -> Vec<Entry> {
     let Entries::Resident(resident) = &inner.entries else {
         return Vec::new();
     };
     let live = |key: &Key| {
-        let value = resident.get(key)?;
-        value
-            .is_live(|| now_us)
-            .then(|| (key.to_shared(), Arc::clone(&value.bytes)))
+        let entry = resident.get(key)?;
+        entry.is_live(|| now_us).then(|| entry.clone())
     };
     let Some(sorted) = resident.sorted() else {
         // `read_sorted` answers with sorted keys.
@@ -178,7 +176,7 @@ fn resident(inner: &Inner, scan: &Scan, limit: usize, now_us: i64) -> Vec<(Share
 }
 
 impl Iterator for ScanEntries<'_> {
-    type Item = Result<(Arc<[u8]>, Arc<[u8]>)>;
+    type Item = Result<(StateBytes, StateBytes)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.num_left == 0 {
@@ -192,7 +190,9 @@ impl Iterator for ScanEntries<'_> {
         if !matches!(next, Some(Ok(_))) {
             self.num_left = 0;
         }
-        next
+        next.map(|entry| {
+            entry.map(|entry| (StateBytes::key_of(&entry), StateBytes::value_of(&entry)))
+        })
     }
 }
 
@@ -227,7 +227,7 @@ struct Cursor {
 
 enum Run {
     Page(Arc<EntryPage>),
-    Changed(Arc<Vec<(Key, Option<Value>)>>),
+    Changed(Arc<Vec<(Key, Option<Entry>)>>),
 }
 
 impl Run {
@@ -245,9 +245,9 @@ impl Run {
         }
     }
 
-    fn value(&self, row: usize) -> Option<Value> {
+    fn entry(&self, row: usize) -> Option<Entry> {
         match self {
-            Self::Page(page) => page.value(row),
+            Self::Page(page) => page.entry(row),
             Self::Changed(changed) => changed[row].1.clone(),
         }
     }
@@ -283,7 +283,7 @@ impl<'n> Merge<'n> {
         namespace: &'n Namespace,
         table: TableState,
         scan: &Scan,
-        changed: Vec<(Key, Option<Value>)>,
+        changed: Vec<(Key, Option<Entry>)>,
         now_us: i64,
     ) -> Result<Self> {
         let start = bound_of(&scan.start)?;
@@ -403,13 +403,13 @@ impl<'n> Merge<'n> {
         self.push(cursor.run, cursor.age, row);
     }
 
-    fn next(&mut self) -> Result<Option<(Shared, Shared)>> {
+    fn next(&mut self) -> Result<Option<Entry>> {
         loop {
             self.open_pages()?;
             let Some(newest) = self.open.pop() else {
                 return Ok(None);
             };
-            let value = newest.run.value(newest.row);
+            let entry = newest.run.entry(newest.row);
             let key = newest.key.clone();
             self.advance(newest);
             while self.open.peek().is_some_and(|older| older.key == key) {
@@ -417,8 +417,8 @@ impl<'n> Merge<'n> {
                     self.advance(older);
                 }
             }
-            if let Some(value) = value.filter(|value| value.is_live(|| self.now_us)) {
-                return Ok(Some((key.to_shared(), value.bytes)));
+            if let Some(entry) = entry.filter(|entry| entry.is_live(|| self.now_us)) {
+                return Ok(Some(entry));
             }
         }
     }

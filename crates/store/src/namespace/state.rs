@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    memory::{Entries, Inner, Namespace, Value},
+    entry::{Entry, StateBytes},
+    memory::{Entries, Inner, Namespace},
     op::StateOp,
     pages,
     scan::{Scan, ScanEntries},
@@ -85,39 +86,33 @@ impl<'s> KeyedState<'s> {
     ///
     /// # Errors
     /// [`ErrorKind::Data`](crate::ErrorKind::Data) for damage.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
+    pub fn get(&self, key: &[u8]) -> Result<Option<StateBytes>> {
         let Some(namespace) = self.namespace() else {
             return Ok(None);
         };
-        let inner = namespace.read()?;
-        if let Entries::Resident(resident) = &inner.entries {
-            let value = resident.get(key).filter(|value| self.is_live(value));
-            return Ok(value.map(|value| Arc::clone(&value.bytes)));
-        }
-        self.get_paged(namespace, &inner, key)
+        self.get_in(namespace, &*namespace.read()?, key)
     }
 
-    fn is_live(&self, value: &Value) -> bool {
-        value.is_live(|| self.now_us())
-    }
-
-    fn get_paged(
+    fn get_in(
         &self,
         namespace: &Namespace,
         inner: &Inner,
         key: &[u8],
-    ) -> Result<Option<Arc<[u8]>>> {
-        let value = match &inner.entries {
-            Entries::Resident(resident) => resident.get(key).cloned(),
+    ) -> Result<Option<StateBytes>> {
+        let found;
+        let entry = match &inner.entries {
+            Entries::Resident(resident) => resident.get(key),
             Entries::Paged(changed) => match changed.get(key) {
-                Some(value) => value.clone(),
+                Some(entry) => entry.as_ref(),
                 None if inner.is_cleared => None,
-                None => pages::find(namespace, &inner.table, key)?,
+                None => {
+                    found = pages::find(namespace, &inner.table, key)?;
+                    found.as_ref()
+                }
             },
         };
-        Ok(value
-            .filter(|value| self.is_live(value))
-            .map(|value| value.bytes))
+        let is_live = |entry: &&Entry| entry.is_live(|| self.now_us());
+        Ok(entry.filter(is_live).map(StateBytes::value_of))
     }
 
     /// Whether a key has a value.
@@ -132,13 +127,13 @@ impl<'s> KeyedState<'s> {
     ///
     /// # Errors
     /// As for [`get`](Self::get).
-    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Arc<[u8]>>>> {
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<StateBytes>>> {
         let Some(namespace) = self.namespace() else {
             return Ok(vec![None; keys.len()]);
         };
         let inner = namespace.read()?;
         keys.iter()
-            .map(|key| self.get_paged(namespace, &inner, key.as_ref()))
+            .map(|key| self.get_in(namespace, &inner, key.as_ref()))
             .collect()
     }
 
