@@ -219,13 +219,15 @@ impl LogWriter {
             segment_bytes: len,
             chain: self.chain,
         };
+        // One that these frames fill is synced once.
+        let is_for_sync = sync && least < len;
         let created = match self.take_spare() {
             Some(spare) if spare.len >= least => Segment::begin_spare(&self.dir, header, spare),
             Some(_) => {
                 let _ = disk::remove_file(&spare_path(&self.dir));
-                Segment::create(&self.dir, header, sync)
+                Segment::create(&self.dir, header, is_for_sync)
             }
-            None => Segment::create(&self.dir, header, sync),
+            None => Segment::create(&self.dir, header, is_for_sync),
         };
         let created = created.or_else(|error| {
             // Less may still find room on a disk that is almost full.
@@ -236,7 +238,7 @@ impl LogWriter {
                 segment_bytes: least,
                 ..header
             };
-            Segment::create(&self.dir, header, sync)
+            Segment::create(&self.dir, header, false)
         });
         match created {
             Ok(segment) => {
