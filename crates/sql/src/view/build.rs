@@ -84,7 +84,7 @@ impl Views {
             .states_of(&shape.aggregate.input, &planned.state)
             .await
             .map_err(|error| in_files(error, &seen.files))?;
-        let merged = aggregation.merge(&states, &planned.state).await?;
+        let merged = aggregation.merge(&states.rows, &planned.state).await?;
         seen.files
             .iter()
             .try_for_each(SeenFile::check_still)

@@ -83,6 +83,7 @@ impl Views {
         let (aggregation, planned, new) = self.new_states(view, rows(new)?, &mut seen).await?;
         let (_, _, old) = self.new_states(view, rows(old)?, &mut seen).await?;
         self.check_dimensions(view, &seen)?;
+        let (new, old) = (new.rows, old.rows);
         let touched = new.iter().chain(&old).map(|rows| rows.column(0));
         let mut states = blocking(|| states_at(&view.table, touched))?;
         states.extend(new);
@@ -126,12 +127,12 @@ impl Views {
         let changed = MemTable::try_new(seen_schema(now.schema()), vec![rows])?;
         let changed = Arc::new(changed);
         let (aggregation, _, touched) = self.new_states(view, changed, &mut seen).await?;
-        let keys = distinct_keys(&touched);
+        let keys = distinct_keys(&touched.rows);
         let all = Arc::new(StoreTable::past(&self.handle, now.clone()));
         let (_, planned, states) = self.new_states(view, all, &mut seen).await?;
         self.check_dimensions(view, &seen)?;
         let merged = aggregation
-            .merge(&retain(&states, &keys)?, &planned.state)
+            .merge(&retain(&states.rows, &keys)?, &planned.state)
             .await?;
         let gone = missing(&keys, &merged);
         report.kind = RefreshKind::GroupsRecomputed;

@@ -8,19 +8,22 @@ use std::{path::PathBuf, sync::Arc};
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use darner_engine::{Error, ErrorKind};
-use darner_store::Version;
+use darner_store::{TableSpec, Version};
 use datafusion::{
-    catalog::TableProvider, datasource::MemTable, error::Result, logical_expr::LogicalPlan,
+    catalog::TableProvider,
+    datasource::MemTable,
+    error::{DataFusionError, Result},
+    logical_expr::LogicalPlan,
     sql::parser::Statement,
 };
 
 use super::{
-    aggregation::Aggregation,
+    aggregation::{Aggregation, NewStates},
     define::{self, Definition, FactsKind, Relation, Seen, StoredView, TableVersion},
     prepared::{Planned, check_states},
     query, shape,
     sources::{Look, SeenFile, new_files},
-    stored::states_at,
+    stored::{all_states, num_keys, states_at},
 };
 use crate::{
     blocking::blocking,
@@ -391,7 +394,7 @@ impl Views {
         view: &StoredView,
         facts: Arc<dyn TableProvider>,
         seen: &mut Seen,
-    ) -> Result<(Aggregation, Planned, Vec<RecordBatch>)> {
+    ) -> Result<(Aggregation, Planned, NewStates)> {
         let definition = &view.definition;
         let planned = Planned::on_facts(&self.handle, definition, facts, self.num_threads).await?;
         let aggregation = planned.aggregation().await?;
@@ -410,16 +413,57 @@ impl Views {
         &self,
         view: &StoredView,
         seen: &Seen,
-        (aggregation, planned, new): (Aggregation, Planned, Vec<RecordBatch>),
+        (aggregation, planned, new): (Aggregation, Planned, NewStates),
         mut report: RefreshReport,
     ) -> Result<RefreshReport> {
-        let mut states =
-            blocking(|| states_at(&view.table, new.iter().map(|rows| rows.column(0))))?;
-        states.extend(new);
+        // To write all groups anew is the quicker way then: a table of states that was written at once has nothing but what
+        // counts, and who reads it, as the next refresh does, need not look for that.
+        let is_most =
+            new.num_groups_min > 0 && new.num_groups_min as u64 >= view.table.num_stored_rows() / 2;
+        let new = new.rows;
+        let mut states = blocking(|| {
+            if is_most {
+                return all_states(&view.table);
+            }
+            states_at(&view.table, new.iter().map(|rows| rows.column(0)))
+        })?;
+        states.extend(new.iter().cloned());
         let merged = aggregation.merge(&states, &planned.state).await?;
-        report.num_groups = merged.num_rows() as u64;
-        report.version = self.commit_groups(view, seen, &merged, None)?;
+        if is_most {
+            // While the disk is waited for.
+            (report.version, report.num_groups) = std::thread::scope(|scope| {
+                let num_groups = scope.spawn(|| num_keys(&new));
+                let version = self.commit_states(view, seen, &merged)?;
+                let num_groups = num_groups.join().map_err(|_| {
+                    to_datafusion(Error::internal("thread that counts groups panicked"))
+                })?;
+                Ok::<_, DataFusionError>((version, num_groups as u64))
+            })?;
+        } else {
+            report.num_groups = merged.num_rows() as u64;
+            report.version = self.commit_groups(view, seen, &merged, None)?;
+        }
         Ok(report)
+    }
+
+    /// Puts the states of all groups in the place of those that are stored.
+    fn commit_states(
+        &self,
+        view: &StoredView,
+        seen: &Seen,
+        states: &RecordBatch,
+    ) -> Result<Version> {
+        let store = self.handle.store();
+        let committed = blocking(|| {
+            let mut transaction = store.begin()?;
+            transaction.require_unchanged(&view.table);
+            transaction.replace(&view.name, TableSpec::clone(view.table.spec()))?;
+            transaction.upsert(&view.name, states)?;
+            transaction.declare_distinct(&view.name)?;
+            define::remember(&mut transaction, &view.name, seen)?;
+            transaction.commit()
+        });
+        committed.map_err(to_datafusion)
     }
 
     pub(super) fn commit_groups(
@@ -533,10 +577,7 @@ fn column_names(plan: &LogicalPlan, given: &[String]) -> Result<Vec<String>> {
 }
 
 /// Names the files that were read when an error came up: DataFusion does not say of which of them it is.
-pub(super) fn in_files(
-    error: datafusion::error::DataFusionError,
-    files: &[SeenFile],
-) -> datafusion::error::DataFusionError {
+pub(super) fn in_files(error: DataFusionError, files: &[SeenFile]) -> DataFusionError {
     let place = match files {
         [] => return error,
         [file] => format!("file `{}`", file.path),
@@ -550,8 +591,8 @@ pub(super) fn in_files(
     to_datafusion(from_datafusion(error).context(place))
 }
 
-fn is_conflict(error: &datafusion::error::DataFusionError) -> bool {
-    let datafusion::error::DataFusionError::External(inner) = error else {
+fn is_conflict(error: &DataFusionError) -> bool {
+    let DataFusionError::External(inner) = error else {
         return false;
     };
     let error = inner.downcast_ref::<Error>();

@@ -38,6 +38,13 @@ pub(crate) fn states_at<'k>(
     read_states(table, &wanted).map_err(to_datafusion)
 }
 
+/// All rows of a table of states.
+pub(crate) fn all_states(table: &TableSnapshot) -> Result<Vec<RecordBatch>> {
+    let all: Vec<usize> = (0..table.pages().len()).collect();
+    let scan = table.scan(None, None).map_err(to_datafusion)?;
+    scan.read(&all).map_err(to_datafusion)
+}
+
 fn read_states(table: &TableSnapshot, wanted: &Keys<'_>) -> Result<Vec<RecordBatch>, Error> {
     let all: Vec<usize> = (0..table.pages().len()).collect();
     let key_column = table.spec().key_columns()[0];
@@ -73,6 +80,14 @@ fn read_states(table: &TableSnapshot, wanted: &Keys<'_>) -> Result<Vec<RecordBat
         }
     }
     Ok(found)
+}
+
+/// The number of different keys of states.
+pub(crate) fn num_keys(states: &[RecordBatch]) -> usize {
+    let num_rows = states.iter().map(RecordBatch::num_rows).sum();
+    let mut found = Keys::with_capacity_and_hasher(num_rows, RandomState::default());
+    found.extend(states.iter().flat_map(|rows| keys_of(rows.column(0))));
+    found.len()
 }
 
 /// The different keys of states, in the order in which they come.

@@ -115,7 +115,7 @@ impl Views {
         let states = aggregation
             .states_of(&shape.aggregate.input, &planned.state)
             .await?;
-        let expected = aggregation.merge(&states, &planned.state).await?;
+        let expected = aggregation.merge(&states.rows, &planned.state).await?;
         let stored = view
             .table
             .rows(None)

@@ -771,6 +771,38 @@ fn many_groups_are_merged_by_all_threads() {
 }
 
 #[test]
+fn a_refresh_that_touches_most_groups_keeps_the_others() {
+    let mut place = Place::new();
+    let mut random = Random::new(seed(15));
+    let query = format!(
+        "SELECT k2, count(*) AS c, sum(n) AS s, avg(d) AS a, array_agg(o ORDER BY o) AS all_o FROM '{}' GROUP BY k2",
+        place.pattern()
+    );
+    // All of them, most, a few, none of those that are there and most, all.
+    let files = [0..1000, 300..900, 5..15, 1000..4000, 0..4000];
+    for (file, groups) in (0..).zip(files) {
+        let num_groups = groups.clone().count();
+        let rows = facts(&mut random, file * 10_000, num_groups);
+        let mut columns = rows.columns().to_vec();
+        columns[1] = Arc::new(Int64Array::from_iter_values(groups.map(i64::from)));
+        place.write(&RecordBatch::try_new(rows.schema(), columns).unwrap());
+        if file == 0 {
+            place.session.create_view("v", &query, false).unwrap();
+        } else {
+            let report = place.refresh("v");
+            assert_eq!(report.kind, RefreshKind::Merged);
+            assert_eq!(report.num_groups, num_groups as u64);
+        }
+        place.check("v", &query);
+        if file % 2 == 1 {
+            place = place.reopen();
+            place.check("v", &query);
+        }
+    }
+    assert_eq!(place.session.verify_view("v").unwrap().num_problems, 0);
+}
+
+#[test]
 fn changed_and_vanished_files_are_errors_until_a_rebuild() {
     let mut random = Random::new(seed(13));
     let mut place = Place::new();
