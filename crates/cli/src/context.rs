@@ -77,7 +77,16 @@ impl Context {
     }
 
     pub(crate) fn open_store(&self) -> Result<Store> {
-        Ok(Store::open(&self.store_dir, StoreOptions::default())?)
+        Ok(Store::open(&self.store_dir, self.store_options())?)
+    }
+
+    fn store_options(&self) -> StoreOptions {
+        let mut options = StoreOptions::default();
+        if let Some(limit) = self.memory_limit {
+            let quarter = usize::try_from(limit / 4).unwrap_or(usize::MAX);
+            options.page_cache_bytes = options.page_cache_bytes.min(quarter);
+        }
+        options
     }
 
     /// Whether there is a store to add to.
@@ -86,7 +95,8 @@ impl Context {
     }
 
     pub(crate) fn read_store(&self) -> Result<Store> {
-        let store = Store::open_read_only(&self.store_dir).map_err(|error| self.explain(error))?;
+        let store = Store::open_read_only_with(&self.store_dir, self.store_options())
+            .map_err(|error| self.explain(error))?;
         Ok(store)
     }
 

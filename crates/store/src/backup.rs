@@ -73,7 +73,7 @@ fn copy_store(from: &Path, to: &Path) -> Result<BackupReport> {
             ),
         ));
     }
-    let work_dir = Arc::new(WorkDir::for_reader()?);
+    let work_dir = Arc::new(WorkDir::for_reader(0)?);
     let source = Source::take(from, &work_dir)?;
     let is_new = !to.exists();
     if let Some(parent) = to.parent() {

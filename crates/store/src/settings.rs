@@ -46,6 +46,8 @@ pub struct StoreOptions {
     /// Up to so many bytes in memory for the entries of each namespace of keyed state. One that has more is read from
     /// pages.
     pub state_memory_bytes: usize,
+    /// Pages that queries have read lately are kept in memory, up to so many bytes.
+    pub page_cache_bytes: usize,
     /// Where the time comes from: that of commits, and for what ends.
     pub clock: Clock,
 }
@@ -61,6 +63,7 @@ impl Default for StoreOptions {
             compact_bytes: 256 << 20,
             compaction: CompactionMode::default(),
             state_memory_bytes: 256 << 20,
+            page_cache_bytes: 1 << 30,
             clock: Clock::default(),
         }
     }
@@ -74,9 +77,6 @@ pub(crate) const FLUSH_BYTES: usize = 64 << 20;
 
 /// Bytes of pages of small commits that wait in memory, where no checkpoint comes before.
 pub(crate) const WAITING_BYTES_MAX: usize = 256 << 20;
-
-/// Bytes of pages that queries have read lately and that are kept in memory, of each open store.
-pub(crate) const PAGE_CACHE_BYTES: usize = 256 << 20;
 
 /// Fewer small pages than this are no reason for a compaction.
 pub(crate) const SMALL_PAGES_MIN: usize = 256;

@@ -123,7 +123,10 @@ impl Store {
         }
         let log_dir = dir.join(LOG_DIR);
         disk::make_dir(&log_dir)?;
-        let work_dir = Arc::new(WorkDir::for_writer(&dir.join(LIVE_DIR))?);
+        let work_dir = Arc::new(WorkDir::for_writer(
+            &dir.join(LIVE_DIR),
+            options.page_cache_bytes,
+        )?);
         let current = match Current::read(&dir)? {
             Some(current) => current,
             None => create(&dir)?,
@@ -163,13 +166,13 @@ impl Store {
     }
 
     /// As [`open_read_only`](Self::open_read_only), with settings of those that matter to a reader: the clock, and the
-    /// memory for keyed state.
+    /// memory for keyed state and for pages.
     ///
     /// # Errors
     /// As for [`open_read_only`](Self::open_read_only).
     pub fn open_read_only_with(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Self> {
         let dir = absolute(dir.as_ref())?;
-        let work_dir = Arc::new(WorkDir::for_reader()?);
+        let work_dir = Arc::new(WorkDir::for_reader(options.page_cache_bytes)?);
         let mut num_same = 0;
         for _ in 0..READ_ATTEMPTS_MAX {
             let Some(current) = Current::read(&dir)? else {

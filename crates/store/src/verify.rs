@@ -106,7 +106,7 @@ impl VerifyReport {
 
 /// Checks the files against the manifest, and the log.
 fn verify_files(dir: &Path, report: &mut VerifyReport) -> Result<()> {
-    let work_dir = Arc::new(WorkDir::for_reader()?);
+    let work_dir = Arc::new(WorkDir::for_reader(0)?);
     for _ in 0..READ_ATTEMPTS_MAX {
         let Some(current) = Current::read(dir)? else {
             return Err(Error::not_found(format!("no store in `{}`", dir.display())));

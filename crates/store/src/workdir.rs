@@ -17,7 +17,6 @@ use crate::{
     error::{Error, Result},
     lock,
     page::PageCache,
-    settings::PAGE_CACHE_BYTES,
 };
 
 const LOCK: &str = "IN_USE";
@@ -32,7 +31,7 @@ pub(crate) struct WorkDir {
 
 impl WorkDir {
     /// Makes a directory below `parent` for the writer of a store, and removes all that no process uses.
-    pub(crate) fn for_writer(parent: &Path) -> Result<Self> {
+    pub(crate) fn for_writer(parent: &Path, page_cache_bytes: usize) -> Result<Self> {
         disk::make_dir(parent)?;
         for name in disk::list_dir(parent)?
             .into_iter()
@@ -44,17 +43,17 @@ impl WorkDir {
                 disk::remove_dir(&dir)?;
             }
         }
-        Self::create(parent, "")
+        Self::create(parent, "", page_cache_bytes)
     }
 
     /// Makes a directory for a reader in the first place that has room for it.
-    pub(crate) fn for_reader() -> Result<Self> {
+    pub(crate) fn for_reader(page_cache_bytes: usize) -> Result<Self> {
         let mut places = vec![PathBuf::from("/dev/shm")];
         places.push(std::env::temp_dir());
         let mut first_error = None;
         for place in places.iter().filter(|place| place.is_dir()) {
             sweep_readers(place);
-            match Self::create(place, READER_PREFIX) {
+            match Self::create(place, READER_PREFIX, page_cache_bytes) {
                 Ok(dir) => return Ok(dir),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
@@ -64,7 +63,7 @@ impl WorkDir {
         }))
     }
 
-    fn create(parent: &Path, prefix: &str) -> Result<Self> {
+    fn create(parent: &Path, prefix: &str, page_cache_bytes: usize) -> Result<Self> {
         // Not to be guessed or met by others: readers' directories stand where everybody may write.
         let random = RandomState::new().hash_one(std::process::id());
         let name = format!("{prefix}{}-{random:016x}", std::process::id());
@@ -83,7 +82,7 @@ impl WorkDir {
         disk::rename(&hidden, &path)?;
         Ok(Self {
             path,
-            pages: PageCache::new(PAGE_CACHE_BYTES),
+            pages: PageCache::new(page_cache_bytes),
             _lock: file,
         })
     }

@@ -37,6 +37,7 @@ fn options(random: &mut Random, time: &Arc<AtomicI64>) -> StoreOptions {
         ][random.below(3) as usize],
         compact_bytes: [700, 3000, 256 << 20][random.below(3) as usize],
         state_memory_bytes: [0, 4000, 256 << 20][random.below(3) as usize],
+        page_cache_bytes: [0, 5000, 1 << 30][random.below(3) as usize],
         clock: Clock::new(move || time.load(Ordering::Relaxed)),
     }
 }

@@ -69,6 +69,30 @@ fn a_second_writer_is_refused_with_the_holders_process_id() {
 }
 
 #[test]
+fn a_scan_finds_the_same_rows_whatever_pages_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    with_table(dir.path()).close().unwrap();
+    for page_cache_bytes in [0, 1, 4096, 1 << 30] {
+        let options = StoreOptions {
+            page_cache_bytes,
+            ..StoreOptions::default()
+        };
+        for store in [
+            Store::open(dir.path(), options.clone()).unwrap(),
+            Store::open_read_only_with(dir.path(), options).unwrap(),
+        ] {
+            let table = store.table("names").unwrap();
+            let pages: Vec<usize> = (0..table.pages().len()).collect();
+            let scan = table.scan(None, None).unwrap();
+            // The second time what was kept.
+            for _ in 0..2 {
+                assert_eq!(scan.read(&pages).unwrap(), [rows(0, 100)]);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_reader_sees_its_commit_while_a_writer_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     drop(with_table(dir.path()));

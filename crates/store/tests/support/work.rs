@@ -103,6 +103,7 @@ impl Kind {
             },
             compact_bytes: 3000,
             state_memory_bytes: 4000,
+            page_cache_bytes: 10_000,
             clock: Clock::new(|| NOW_US),
         }
     }
