@@ -3,7 +3,7 @@
 //! All that a refresh changes is one commit: states, what was seen of the sources, and, if the view is made, what it is.
 //! It is refused if another commit has changed the view since its states were read, and then done again.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, thread::Builder};
 
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
 use arrow_schema::SchemaRef;
@@ -432,11 +432,14 @@ impl Views {
         if is_most {
             // While the disk is waited for.
             (report.version, report.num_groups) = std::thread::scope(|scope| {
-                let num_groups = scope.spawn(|| num_keys(&new));
+                let thread = Builder::new().spawn_scoped(scope, || num_keys(&new));
                 let version = self.commit_states(view, seen, &merged)?;
-                let num_groups = num_groups.join().map_err(|_| {
-                    to_datafusion(Error::internal("thread that counts groups panicked"))
-                })?;
+                let num_groups = match thread {
+                    Ok(thread) => thread.join().map_err(|_| {
+                        to_datafusion(Error::internal("thread that counts groups panicked"))
+                    })?,
+                    Err(_) => num_keys(&new),
+                };
                 Ok::<_, DataFusionError>((version, num_groups as u64))
             })?;
         } else {
