@@ -28,7 +28,8 @@ pub(crate) struct Args {
     /// Threads to work with; all cores unless given.
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<std::num::NonZeroUsize>,
-    /// Refuse an enrichment whose dimensions would take more memory than this, such as 500MB or 2GiB.
+    /// Refuse an enrichment whose dimensions would take more memory than this, such as 500MB or 2GiB; queries keep pages of
+    /// tables up to a quarter of it.
     #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) memory_limit: Option<u64>,
     /// Print results and errors only.

@@ -55,7 +55,8 @@ pub(crate) const KEY: &str = "group";
 pub(crate) struct NewStates {
     /// As they come: a group may come several times.
     pub(crate) rows: Vec<RecordBatch>,
-    /// So many different groups are among them, at least: those that one thread has found.
+    /// About so many different groups are among them, at least: those that one thread has found. More than there are if
+    /// it has given up on finding rows of one group, because hardly any were.
     pub(crate) num_groups_min: usize,
 }
 

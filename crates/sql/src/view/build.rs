@@ -38,13 +38,9 @@ impl Views {
         let mut definition = view.definition.clone();
         datafusion::DATAFUSION_VERSION.clone_into(&mut definition.datafusion);
         let built = self.build(name, &definition, seen).await?;
-        let version = self.commit_all(name, &definition, Some(view), &built)?;
-        let mut report = RefreshReport::new(name, RefreshKind::Rebuilt);
-        report.reason = Some(reason);
-        report.num_files = built.seen.files.len() as u64;
-        report.num_groups = built.num_rows();
-        report.version = version;
-        Ok(report)
+        let version = self.commit_all(name, Some(&definition), Some(view), &built)?;
+        let report = RefreshReport::new(name, RefreshKind::Rebuilt);
+        Ok(built.told_in(report, Some(reason), version))
     }
 
     /// Computes a view from all that its sources have.
@@ -123,11 +119,11 @@ impl Views {
         })
     }
 
-    /// Puts a whole view into the store, in the place of what was there.
+    /// Puts all rows of a view into the store, in the place of what was there, and what it is, if that is new.
     pub(super) fn commit_all(
         &self,
         name: &str,
-        definition: &Definition,
+        definition: Option<&Definition>,
         before: Option<&StoredView>,
         built: &Built,
     ) -> Result<Version> {
@@ -145,7 +141,9 @@ impl Views {
                 transaction.upsert(name, rows)?;
             }
             transaction.declare_distinct(name)?;
-            define::define(&mut transaction, name, definition)?;
+            if let Some(definition) = definition {
+                define::define(&mut transaction, name, definition)?;
+            }
             define::remember(&mut transaction, name, &built.seen)?;
             transaction.commit()
         });
@@ -153,16 +151,28 @@ impl Views {
     }
 }
 
-/// A view, computed from all there is.
+/// All rows of a view's table, and what was seen of its sources.
 pub(super) struct Built {
     pub(super) seen: Seen,
-    spec: TableSpec,
-    batches: Vec<RecordBatch>,
+    pub(super) spec: TableSpec,
+    pub(super) batches: Vec<RecordBatch>,
 }
 
 impl Built {
-    pub(super) fn num_rows(&self) -> u64 {
-        self.batches.iter().map(|rows| rows.num_rows() as u64).sum()
+    /// A report of the commit that has put it into the store.
+    pub(super) fn told_in(
+        &self,
+        report: RefreshReport,
+        reason: Option<String>,
+        version: Version,
+    ) -> RefreshReport {
+        RefreshReport {
+            reason,
+            num_files: self.seen.files.len() as u64,
+            num_groups: self.batches.iter().map(|rows| rows.num_rows() as u64).sum(),
+            version,
+            ..report
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use datafusion::{
 
 use super::{
     aggregation::{Aggregation, NewStates},
+    build::Built,
     define::{self, Definition, FactsKind, Relation, Seen, StoredView, TableVersion},
     prepared::{Planned, check_states},
     query, shape,
@@ -177,13 +178,9 @@ impl Views {
             )));
         }
         let built = self.build(name, &definition, &Seen::default()).await?;
-        let version = self.commit_all(name, &definition, before.as_ref(), &built)?;
-        let mut report = RefreshReport::new(name, RefreshKind::Created);
-        report.reason = definition.reason;
-        report.num_files = built.seen.files.len() as u64;
-        report.num_groups = built.num_rows();
-        report.version = version;
-        Ok(report)
+        let version = self.commit_all(name, Some(&definition), before.as_ref(), &built)?;
+        let report = RefreshReport::new(name, RefreshKind::Created);
+        Ok(built.told_in(report, definition.reason, version))
     }
 
     /// Refreshes a view.
@@ -430,10 +427,15 @@ impl Views {
         states.extend(new.iter().cloned());
         let merged = aggregation.merge(&states, &planned.state).await?;
         if is_most {
+            let built = Built {
+                seen: seen.clone(),
+                spec: TableSpec::clone(view.table.spec()),
+                batches: vec![merged],
+            };
             // While the disk is waited for.
             (report.version, report.num_groups) = std::thread::scope(|scope| {
                 let thread = Builder::new().spawn_scoped(scope, || num_keys(&new));
-                let version = self.commit_states(view, seen, &merged)?;
+                let version = self.commit_all(&view.name, None, Some(view), &built)?;
                 let num_groups = match thread {
                     Ok(thread) => thread.join().map_err(|_| {
                         to_datafusion(Error::internal("thread that counts groups panicked"))
@@ -447,26 +449,6 @@ impl Views {
             report.version = self.commit_groups(view, seen, &merged, None)?;
         }
         Ok(report)
-    }
-
-    /// Puts the states of all groups in the place of those that are stored.
-    fn commit_states(
-        &self,
-        view: &StoredView,
-        seen: &Seen,
-        states: &RecordBatch,
-    ) -> Result<Version> {
-        let store = self.handle.store();
-        let committed = blocking(|| {
-            let mut transaction = store.begin()?;
-            transaction.require_unchanged(&view.table);
-            transaction.replace(&view.name, TableSpec::clone(view.table.spec()))?;
-            transaction.upsert(&view.name, states)?;
-            transaction.declare_distinct(&view.name)?;
-            define::remember(&mut transaction, &view.name, seen)?;
-            transaction.commit()
-        });
-        committed.map_err(to_datafusion)
     }
 
     pub(super) fn commit_groups(
