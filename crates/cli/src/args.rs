@@ -28,8 +28,8 @@ pub(crate) struct Args {
     /// Threads to work with; all cores unless given.
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<std::num::NonZeroUsize>,
-    /// Refuse an enrichment whose dimensions would take more memory than this, such as 500MB or 2GiB; queries keep pages of
-    /// tables up to a quarter of it.
+    /// Refuse an enrichment whose dimensions would take more memory than this, such as 500MB or 2GiB; unless given, more than
+    /// there is. Queries keep pages of tables up to a quarter of it.
     #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) memory_limit: Option<u64>,
     /// Print results and errors only.
@@ -41,6 +41,10 @@ pub(crate) struct Args {
     /// How notes and errors are written to standard error: as text, or as one JSON object a line.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
+    /// Tell on standard error what the program and its libraries do and how long it takes: a level (debug, trace), or
+    /// levels by part, such as `darner_store=debug,darner_remote=trace`.
+    #[arg(long, global = true, value_name = "LEVELS", env = "DARNER_LOG")]
+    pub(crate) log: Option<tracing_subscriber::filter::Targets>,
     /// Write counters and timings of a job or an enrichment to a file, in the text format of Prometheus.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) metrics_file: Option<PathBuf>,
@@ -275,7 +279,8 @@ pub(crate) struct Enrich {
     /// How dimension columns are written.
     #[arg(long, value_enum, default_value_t = Encoding::Plain)]
     pub(crate) encoding: Encoding,
-    /// Where fact rows go that a dimension has missed, with a column that names the dimensions.
+    /// Where fact rows go that a dimension has missed, with a column that names the dimensions. Rows without a key, which
+    /// are counted apart, are not among them.
     #[arg(long, value_name = "FILE")]
     pub(crate) unmatched: Option<PathBuf>,
     /// Where the report goes, as JSON.

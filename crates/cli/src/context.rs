@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use darner_engine::{Control, Error, ErrorKind, is_view};
+use darner_engine::{Control, Error, ErrorKind, JoinSpec, is_view};
 use darner_sql::{Session, SessionOptions};
 use darner_store::{AsOf, Store, StoreOptions, TableSnapshot};
 use indicatif::HumanBytes;
@@ -18,9 +18,9 @@ use indicatif::HumanBytes;
 use crate::{
     args::Args,
     error::{Failure, Result},
-    metrics::Metrics,
-    print,
+    memory, print,
     progress::Bar,
+    storage,
 };
 
 /// How long is waited for what a cancelled statement has under way, and how often is looked.
@@ -34,9 +34,7 @@ pub(crate) struct Context {
     pub(crate) quiet: bool,
     pub(crate) json: bool,
     pub(crate) verbose: bool,
-    /// What is to be told to `--metrics-file`.
-    pub(crate) metrics: Arc<Metrics>,
-    /// The most bytes that the dimensions of an enrichment may take.
+    /// The most bytes that the dimensions of an enrichment may take; what there is unless given.
     pub(crate) memory_limit: Option<u64>,
     cancel: Arc<AtomicBool>,
 }
@@ -47,6 +45,10 @@ impl Context {
         if let Some(num_threads) = args.threads {
             builder = builder.num_threads(num_threads.get());
         }
+        storage::set_cancel(&cancel);
+        if storage::is_url(&args.store) {
+            return Err(no_remote_store(&args.store).into());
+        }
         builder.build_global().map_err(|error| {
             Error::new(ErrorKind::Unavailable, "cannot start threads").with_source(error)
         })?;
@@ -56,7 +58,6 @@ impl Context {
             quiet: args.quiet,
             json: args.json,
             verbose: args.verbose,
-            metrics: Arc::default(),
             memory_limit: args.memory_limit,
             cancel,
         })
@@ -70,7 +71,6 @@ impl Context {
             quiet: self.quiet,
             json: self.json,
             verbose: self.verbose,
-            metrics: Arc::clone(&self.metrics),
             memory_limit: self.memory_limit,
             cancel: Arc::clone(&self.cancel),
         }
@@ -131,6 +131,7 @@ impl Context {
         options.read_only = false;
         options.allow_files = true;
         options.cancel = Some(Arc::clone(&self.cancel));
+        options.remote = Some(storage::client()?);
         let session = Session::with_options(options)?;
         session.register_store(Arc::clone(store));
         Ok(session)
@@ -149,23 +150,34 @@ impl Context {
         Ok(())
     }
 
-    /// Refuses dimensions that would take more memory than allowed, before any is read.
-    pub(crate) fn check_memory(&self, tables: &[&TableSnapshot]) -> Result<()> {
-        let Some(limit) = self.memory_limit else {
+    /// Refuses dimensions that would take more memory than allowed, or than there is, before any is read.
+    pub(crate) fn check_memory(&self, joins: &[(&JoinSpec, &TableSnapshot)]) -> Result<()> {
+        let remedy = "a larger --memory-limit tries it all the same";
+        let available = || memory::available().map(|bytes| (bytes, "that there is", remedy));
+        let asked = self.memory_limit;
+        let asked = asked.map(|limit| (limit, "of --memory-limit", "allow more"));
+        let Some((limit, whose, remedy)) = asked.or_else(available) else {
             return Ok(());
         };
-        let sizes = tables.iter().map(|table| dimension_bytes(table));
-        let sum: u64 = sizes.clone().sum();
+        let sizes: Vec<u64> = joins
+            .iter()
+            .map(|(join, table)| {
+                let size = (table.num_stored_rows(), table.num_bytes());
+                let key: Vec<String> = table.key_names().into_iter().map(str::to_owned).collect();
+                memory::dimension_bytes(table.schema(), &key, size, join)
+            })
+            .collect();
+        let sum: u64 = sizes.iter().sum();
         if sum <= limit {
             return Ok(());
         }
-        let each = tables.iter().zip(sizes);
-        let each = each.map(|(table, size)| format!("{} {}", table.name(), HumanBytes(size)));
+        let each = joins.iter().zip(&sizes);
+        let each = each.map(|((join, _), size)| format!("{} {}", join.alias(), HumanBytes(*size)));
         Err(Error::new(
             ErrorKind::Resource,
             format!(
-                "the dimensions would take about {} of memory, more than the {} of --memory-limit: {}; allow more, or \
-                 join them one after the other",
+                "the dimensions would take about {} of memory, more than the {} {whose}: {}; select fewer of their \
+                 columns, join them one after the other, or {remedy}",
                 HumanBytes(sum),
                 HumanBytes(limit),
                 each.collect::<Vec<_>>().join(", ")
@@ -185,12 +197,12 @@ impl Context {
     }
 }
 
-/// Bytes of the index per row of a dimension: those of a hash index, which no other passes by much.
-pub(crate) const INDEX_ROW_BYTES: u64 = 24;
-
-/// About what a table takes in memory as a dimension: its pages and an index. Joins that select columns take less.
-pub(crate) fn dimension_bytes(table: &TableSnapshot) -> u64 {
-    table.num_bytes() + table.num_stored_rows() * INDEX_ROW_BYTES
+/// A store has to be where files can be locked, linked and synced.
+pub(crate) fn no_remote_store(dir: &Path) -> Error {
+    Error::invalid(format!(
+        "a store is a directory of this machine: store=`{}`; files that it is loaded from, and outputs, may be remote",
+        storage::shown(dir)
+    ))
 }
 
 /// A table as it is, or as it was.

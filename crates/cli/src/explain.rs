@@ -11,6 +11,7 @@ use crate::{
     enrichment::Plan,
     error::Result,
     report::{kind, on},
+    storage::shown,
 };
 
 #[derive(Serialize)]
@@ -93,14 +94,14 @@ impl Explained {
                 }
             })
             .collect();
-        let inputs = plan.inputs.iter().map(|path| path.display().to_string());
+        let inputs = plan.inputs.iter().map(|path| shown(path));
         Self {
             facts: inputs.collect(),
             facts_bytes: source.num_bytes(),
             fact_columns: source.schema().fields().len(),
             memory_bytes: joins.iter().map(|join| join.memory_bytes).sum(),
             joins,
-            output: output.map(|path| path.display().to_string()),
+            output: output.map(shown),
             output_columns: enrichment.output_schema().fields().len(),
             threads: context.num_threads,
         }

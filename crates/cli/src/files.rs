@@ -9,8 +9,7 @@ use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow_cast::pretty::pretty_format_batches;
 use arrow_schema::{DataType, SchemaRef};
 use darner_engine::{
-    CsvOptions, Error, ErrorKind, Format, SinkOptions, SourceOptions, create, expand,
-    parse_data_type, write_file,
+    CsvOptions, Error, ErrorKind, Format, SinkOptions, SourceOptions, parse_data_type,
 };
 use darner_store::Store;
 use indicatif::HumanCount;
@@ -20,6 +19,7 @@ use crate::{
     context::Context,
     error::{Failure, Result, stdout_failure},
     print,
+    storage::{create, expand, is_url, shown, write_file},
 };
 
 /// The most rows that are printed as a table: its column widths depend on all of them.
@@ -61,7 +61,7 @@ pub(crate) fn input_paths(patterns: &[String]) -> Result<Vec<PathBuf>> {
     for (i, path) in paths.iter().enumerate() {
         if paths[..i].contains(path) {
             return Err(
-                Error::invalid(format!("file is given twice: file=`{}`", path.display())).into(),
+                Error::invalid(format!("file is given twice: file=`{}`", shown(path))).into(),
             );
         }
     }
@@ -84,14 +84,18 @@ pub(crate) fn check_outputs(store_dir: &Path, inputs: &[PathBuf], outputs: &[&Pa
     let refuse = |output: &Path, why: &str| {
         Err(Error::invalid(format!(
             "output {why}: file=`{}`; name another",
-            output.display()
+            shown(output)
         ))
         .into())
     };
-    let inputs: Vec<PathBuf> = inputs
-        .iter()
-        .filter_map(|path| path.canonicalize().ok())
-        .collect();
+    let place = |path: &PathBuf| {
+        if is_url(path) {
+            Some(path.clone())
+        } else {
+            path.canonicalize().ok()
+        }
+    };
+    let inputs: Vec<PathBuf> = inputs.iter().filter_map(place).collect();
     let mut seen: Vec<PathBuf> = Vec::new();
     for output in outputs
         .iter()
@@ -124,6 +128,9 @@ pub(crate) fn check_outputs(store_dir: &Path, inputs: &[PathBuf], outputs: &[&Pa
 
 /// Where a file is or will be, links resolved. `None` if its directory does not exist.
 fn place_of(path: &Path) -> Option<PathBuf> {
+    if is_url(path) {
+        return Some(path.to_owned());
+    }
     path.canonicalize().ok().or_else(|| {
         let parent = path
             .parent()
@@ -178,7 +185,7 @@ pub(crate) fn print_rows(
     if !is_stdout {
         print::note(
             context,
-            format_args!("{} rows written to {}", written.num_rows, path.display()),
+            format_args!("{} rows written to {}", written.num_rows, shown(&path)),
         );
     }
     Ok(())

@@ -11,19 +11,22 @@ mod files;
 mod fingerprint;
 mod job;
 mod keys;
+mod logging;
+mod memory;
 mod metrics;
 mod names;
 mod print;
 mod progress;
 mod report;
 mod signals;
+mod storage;
 mod time;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
 
-use crate::{args::Args, context::Context};
+use crate::{args::Args, context::Context, metrics::Metrics};
 
 /// Large, short-lived buffers are what this program allocates; with the system's allocator each of them is given back
 /// to the system and faulted in again.
@@ -34,14 +37,12 @@ fn main() -> ExitCode {
     let args = Args::parse();
     print::set_format(args.log_format);
     let metrics_file = args.metrics_file.clone();
-    let context = signals::install().and_then(|cancel| Context::new(&args, cancel));
-    let (result, metrics) = match context {
-        Ok(context) => {
-            let result = commands::run(&context, args.command);
-            (result, Some(context.metrics))
-        }
-        Err(failure) => (Err(failure), None),
-    };
+    let metrics = Arc::new(Metrics::default());
+    let result = logging::install(args.log.as_ref(), args.log_format, &metrics)
+        .map_err(Into::into)
+        .and_then(|()| signals::install())
+        .and_then(|cancel| Context::new(&args, cancel))
+        .and_then(|context| commands::run(&context, args.command));
     let exit_code = match &result {
         Ok(()) => 0,
         Err(failure) => {
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     };
-    if let (Some(path), Some(metrics)) = (metrics_file, metrics)
+    if let Some(path) = metrics_file
         && let Err(error) = metrics.write(&path, exit_code)
     {
         print::failure(&error.into());

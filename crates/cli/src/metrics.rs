@@ -1,5 +1,8 @@
 //! Counters and timings for `--metrics-file`, in the text format of Prometheus.
 //!
+//! A metric is an event of `tracing` with the target [`TARGET`]: its field `metric` is the name, `value` the value, and all
+//! others are labels. What is told twice of the same labels counts as it was told last.
+//!
 //! The file is for a collector that reads text files, such as that of the node exporter: a job that runs from a timer
 //! has nobody to ask it for metrics. It is written at the end, also of a run that failed.
 
@@ -7,14 +10,32 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
-use darner_engine::{Result, write_file};
+use darner_engine::Result;
 use darner_store::Clock;
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    Layer, filter::Targets, layer::Context as LayerContext, registry::LookupSpan,
+};
 
-use crate::report::Report;
+use crate::{report::Report, storage::write_file};
+
+/// The target of events that are metrics.
+pub(crate) const TARGET: &str = "darner::metrics";
+
+/// Tells a metric: `metric!("darner_rows_read", value, step, kind = "enrich")`.
+macro_rules! metric {
+    ($name:literal, $value:expr $(, $($labels:tt)+)?) => {
+        tracing::info!(target: $crate::metrics::TARGET, metric = $name, value = $value $(, $($labels)+)?)
+    };
+}
+pub(crate) use metric;
 
 /// What the names of metrics mean.
 const HELP: [(&str, &str); 13] = [
@@ -72,7 +93,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Sets a metric.
-    pub(crate) fn set(&self, name: &'static str, labels: &[(&str, &str)], value: f64) {
+    fn set(&self, name: &'static str, labels: &[(&str, &str)], value: f64) {
         let labels = labels.iter().map(|(label, value)| {
             let value = value
                 .replace('\\', "\\\\")
@@ -85,43 +106,13 @@ impl Metrics {
         values.entry(name).or_default().insert(labels, value);
     }
 
-    /// Sets what a report tells of a step.
-    pub(crate) fn report(&self, step: &str, report: &Report) {
-        let labels = [("step", step)];
-        self.set("darner_rows_read", &labels, float(report.rows_read));
-        self.set("darner_rows_written", &labels, float(report.rows_written));
-        self.set(
-            "darner_unmatched_rows",
-            &labels,
-            float(report.unmatched_rows),
-        );
-        self.set("darner_bytes_written", &labels, float(report.bytes_written));
-        self.set(
-            "darner_dimensions_bytes",
-            &labels,
-            float(report.dimensions_bytes),
-        );
-        for join in &report.joins {
-            let results = [
-                ("matched", join.matched),
-                ("missed", join.missed),
-                ("null_key", join.null_keys),
-            ];
-            for (result, rows) in results {
-                let labels = [
-                    ("step", step),
-                    ("join", join.name.as_str()),
-                    ("result", result),
-                ];
-                self.set("darner_join_rows", &labels, float(rows));
-            }
-            let labels = [("dimension", join.table.as_str())];
-            self.set(
-                "darner_dimension_rows",
-                &labels,
-                float(join.dimension_rows as u64),
-            );
-        }
+    /// The part of a subscriber that takes metrics out of events.
+    pub(crate) fn layer<S>(self: &Arc<Self>) -> impl Layer<S> + use<S>
+    where
+        S: Subscriber + for<'s> LookupSpan<'s>,
+    {
+        let metrics = Targets::new().with_target(TARGET, Level::INFO);
+        Collector(Arc::clone(self)).with_filter(metrics)
     }
 
     /// Writes all of it, in one step.
@@ -152,6 +143,77 @@ impl Metrics {
             }
         }
         write_file(path, text.as_bytes())
+    }
+}
+
+/// Tells what a report says of a step.
+pub(crate) fn tell_report(step: &str, report: &Report) {
+    metric!("darner_rows_read", float(report.rows_read), step);
+    metric!("darner_rows_written", float(report.rows_written), step);
+    metric!("darner_unmatched_rows", float(report.unmatched_rows), step);
+    metric!("darner_bytes_written", float(report.bytes_written), step);
+    metric!(
+        "darner_dimensions_bytes",
+        float(report.dimensions_bytes),
+        step
+    );
+    for join in &report.joins {
+        let name = join.name.as_str();
+        for (result, rows) in [
+            ("matched", join.matched),
+            ("missed", join.missed),
+            ("null_key", join.null_keys),
+        ] {
+            metric!("darner_join_rows", float(rows), step, join = name, result);
+        }
+        let dimension = join.table.as_str();
+        metric!(
+            "darner_dimension_rows",
+            float(join.dimension_rows as u64),
+            dimension
+        );
+    }
+}
+
+/// Takes metrics out of events.
+struct Collector(Arc<Metrics>);
+
+impl<S: Subscriber> Layer<S> for Collector {
+    fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let labels = fields.labels.iter();
+        let labels: Vec<_> = labels
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        if let Some((name, _)) = HELP.iter().find(|(name, _)| *name == fields.metric) {
+            self.0.set(name, &labels, fields.value);
+        }
+    }
+}
+
+/// The fields of an event that is a metric.
+#[derive(Default)]
+struct Fields {
+    metric: String,
+    value: f64,
+    labels: Vec<(&'static str, String)>,
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, _: &Field, value: f64) {
+        self.value = value;
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "metric" => value.clone_into(&mut self.metric),
+            name => self.labels.push((name, value.to_owned())),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.labels.push((field.name(), format!("{value:?}")));
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use darner_engine::Error;
 use darner_store::Clock;
+use indicatif::HumanCount;
 
 use crate::{
     args::LogFormat,
@@ -133,6 +134,12 @@ pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
 
 fn stdout_error(error: io::Error) -> Failure {
     stdout_failure(Error::io("cannot write to standard output", error))
+}
+
+/// A number of things: `1 row`, `2,000 rows`.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{} {what}{end}", HumanCount(number))
 }
 
 /// A time in microseconds since 1970 as text, in UTC.

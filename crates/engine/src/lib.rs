@@ -39,11 +39,11 @@ pub use self::{
     },
     sink::{
         Compression, Sealed, Sink, SinkOptions, Written, check_output, compact_views, create,
-        to_writer, write_file,
+        create_into, to_writer, write_file,
     },
     source::{
-        CsvOptions, Format, Piece, Source, SourceOptions, Sources, expand, from_reader, open,
-        open_all, parse_data_type,
+        CsvOptions, Format, LocalFiles, Opener, Piece, Source, SourceOptions, Sources, expand,
+        format_of, from_reader, open, open_all, open_all_with, open_as, parse_data_type,
     },
     unique::{Duplicates, FirstDuplicate, NullKey, OnDuplicate, UniqueKeys, UniqueRows},
 };

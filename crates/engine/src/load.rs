@@ -1,11 +1,12 @@
 //! Files into tables, and tables into dimensions: where the engine meets the store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{Field, FieldRef, Schema, SchemaRef};
 use arrow_select::take::take_record_batch;
 use darner_store::{PageKind, Store, TableSnapshot, TableSpec, Transaction, Version};
+use tracing::debug;
 
 use crate::{
     Control, Dimension, DimensionBuilder, Error, ErrorKind, OnDuplicate, Result, UniqueKeys,
@@ -86,6 +87,7 @@ pub fn load_table(
     control: &Control,
 ) -> Result<LoadReport> {
     check_is_table(store, table)?;
+    let started = Instant::now();
     let mut transaction = store.begin()?;
     let existing = transaction.table_spec(table);
     let key = match (&options.key, &existing) {
@@ -149,6 +151,14 @@ pub fn load_table(
     }
     control.check()?;
     let version = transaction.commit()?;
+    let seconds = started.elapsed().as_secs_f64();
+    debug!(
+        table,
+        num_rows,
+        version = version.number,
+        seconds,
+        "table loaded"
+    );
     Ok(LoadReport {
         num_rows_in,
         num_rows,
@@ -228,8 +238,15 @@ impl<'a> Loader<'a> {
                 format!("row {first_row} of {first_input} and row {second_row} of {second_input}")
             };
             return Err(Error::data(format!(
-                "{}: {} duplicate keys (first: {} in {rows}); use --on-duplicate first|last",
-                self.table, duplicates.num_duplicate_rows, duplicates.first.key
+                "{}: {} duplicate key{} (first: {} in {rows}); use --on-duplicate first|last",
+                self.table,
+                duplicates.num_duplicate_rows,
+                if duplicates.num_duplicate_rows == 1 {
+                    ""
+                } else {
+                    "s"
+                },
+                duplicates.first.key
             )));
         }
         let mut num_kept = self.num_rows;
@@ -351,6 +368,7 @@ fn fit_table(table: &TableSpec, key: &[String], rows: &SchemaRef) -> Result<Vec<
 /// [`ErrorKind::Invalid`] for an unknown column, [`ErrorKind::Data`] for damage in the store,
 /// [`ErrorKind::Resource`] for more rows than a dimension holds.
 pub fn load_dimension(table: &TableSnapshot, columns: Option<&[String]>) -> Result<Dimension> {
+    let started = Instant::now();
     let key: Vec<String> = table.key_names().into_iter().map(str::to_owned).collect();
     let schema = table.schema();
     let mut projection: Vec<usize> = match columns {
@@ -375,5 +393,14 @@ pub fn load_dimension(table: &TableSnapshot, columns: Option<&[String]>) -> Resu
             PageKind::Delete => builder.delete(page.rows)?,
         }
     }
-    builder.finish()
+    let dimension = builder.finish()?;
+    debug!(
+        table = table.name(),
+        version = table.version().number,
+        num_rows = dimension.num_rows(),
+        memory_bytes = dimension.memory_bytes(),
+        seconds = started.elapsed().as_secs_f64(),
+        "dimension built"
+    );
+    Ok(dimension)
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
-use darner_engine::{Error, ErrorKind, Format, Result, expand};
+use darner_engine::{Error, ErrorKind, Format, Result, SourceOptions, expand};
+use darner_remote::{Client, can_query, shown};
 use datafusion::{
     catalog::{TableProvider, UrlTableFactory},
     datasource::{
@@ -104,12 +105,18 @@ pub(crate) fn has_path(name: &str) -> bool {
 /// # Errors
 /// [`ErrorKind::NotFound`] with the name; [`ErrorKind::Invalid`] for an unknown format, or several.
 pub(crate) async fn file_table(state: &SessionState, name: &str) -> Result<Arc<dyn TableProvider>> {
-    let name = local(name)?;
-    let files = match expand(&[name.to_owned()]) {
-        Err(error) if error.kind() == ErrorKind::NotFound && Path::new(name).is_dir() => {
-            return partitioned_table(state, Path::new(name), error).await;
+    let remote = state.config().get_extension::<Client>();
+    let remote = remote.filter(|_| can_query(Path::new(name)));
+    let (name, files) = if let Some(remote) = &remote {
+        (name, remote_files(state, remote, name).await?)
+    } else {
+        let name = local(name)?;
+        match expand(&[name.to_owned()]) {
+            Err(error) if error.kind() == ErrorKind::NotFound && Path::new(name).is_dir() => {
+                return partitioned_table(state, Path::new(name), error).await;
+            }
+            files => (name, files?),
         }
-        files => files?,
     };
     let kind = FileKind::of(&files[0])?;
     for file in &files[1..] {
@@ -123,7 +130,10 @@ pub(crate) async fn file_table(state: &SessionState, name: &str) -> Result<Arc<d
     }
     let urls = files
         .iter()
-        .map(|file| url_of(file, false))
+        .map(|file| match remote {
+            Some(_) => remote_url(file),
+            None => url_of(file, false),
+        })
         .collect::<Result<Vec<_>>>()?;
     let format = kind.format(state)?;
     let mut metas = Vec::new();
@@ -145,7 +155,10 @@ pub(crate) async fn file_table(state: &SessionState, name: &str) -> Result<Arc<d
     let table = async {
         let store = state.runtime_env().object_store(&urls[0])?;
         let is_csv = matches!(kind.format, Format::Csv | Format::Tsv);
-        let schema = if is_csv && metas.len() > 1 {
+        let is_ipc = matches!(kind.format, Format::ArrowFile | Format::ArrowStream);
+        let schema = if let (true, Some(remote)) = (is_ipc, &remote) {
+            ipc_schema(remote, &files).await?
+        } else if is_csv && metas.len() > 1 {
             csv_schema(state, format.as_ref(), &store, &metas).await?
         } else {
             format.infer_schema(state, &store, &metas).await?
@@ -160,6 +173,21 @@ pub(crate) async fn file_table(state: &SessionState, name: &str) -> Result<Arc<d
     let table = table.await;
     let table = table.map_err(|error| from_datafusion(error).context(format!("file `{name}`")))?;
     Ok(Arc::new(table))
+}
+
+/// The files that a URL of an object store stands for. The place is made known to DataFusion.
+async fn remote_files(
+    state: &SessionState,
+    remote: &Arc<Client>,
+    name: &str,
+) -> Result<Vec<PathBuf>> {
+    let (client, pattern) = (Arc::clone(remote), name.to_owned());
+    // The client waits for the network; others go on.
+    let files = tokio::task::spawn_blocking(move || client.expand(&pattern)).await;
+    let files = files.map_err(|error| Error::internal("a listing ended").with_source(error))??;
+    let (place, store) = remote.object_store(&files[0])?;
+    state.runtime_env().register_object_store(&place, store);
+    Ok(files)
 }
 
 /// Files as a table with columns that are known: each file must have them.
@@ -244,6 +272,21 @@ async fn check_columns(
         names(&found),
         names(schema)
     )))
+}
+
+/// The columns of remote Arrow IPC files, which are fetched for that. DataFusion looks for the schema eight bytes behind the
+/// beginning of a stream of the file; most writers, that of Arrow's own crate among them, have it at 64.
+async fn ipc_schema(remote: &Arc<Client>, files: &[PathBuf]) -> Result<SchemaRef, DataFusionError> {
+    let mut schemas = Vec::with_capacity(files.len());
+    for file in files {
+        let (client, file) = (Arc::clone(remote), file.clone());
+        let open = move || client.open(&file, &SourceOptions::default());
+        let source = tokio::task::spawn_blocking(open).await;
+        let source = source.map_err(|error| DataFusionError::External(error.into()))?;
+        let source = source.map_err(to_datafusion)?;
+        schemas.push(source.schema().as_ref().clone());
+    }
+    Ok(Arc::new(Schema::try_merge(schemas)?))
 }
 
 /// The columns of several CSV files. They must be the same: DataFusion would take values by their places, whatever the
@@ -352,7 +395,9 @@ pub(crate) fn local(name: &str) -> Result<&str> {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("file") => Ok(rest),
         Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {
             Err(Error::invalid(format!(
-                "only files of this machine can be read: file=`{name}`; fetch it first"
+                "SQL and views read files of this machine, and SQL those of object stores: file=`{}`; load or enrich \
+                 takes others",
+                shown(Path::new(name))
             )))
         }
         _ => Ok(name),
@@ -364,7 +409,26 @@ fn url_of(path: &Path, is_dir: bool) -> Result<ListingTableUrl> {
     let cannot = |error| Error::io(format!("cannot read `{}`", path.display()), error);
     let place = path.canonicalize().map_err(cannot)?;
     let mut url = String::from("file://");
-    for byte in place.as_os_str().as_encoded_bytes() {
+    encode(place.as_os_str().as_encoded_bytes(), &mut url);
+    if is_dir && !url.ends_with('/') {
+        url.push('/');
+    }
+    listing_url(&url, path)
+}
+
+/// The URL of a file of an object store, as it is: names there are not encoded where they are typed.
+fn remote_url(path: &Path) -> Result<ListingTableUrl> {
+    let text = path.to_string_lossy();
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let key = text[start..].find('/').map_or(text.len(), |at| start + at);
+    let mut url = text[..key].to_owned();
+    encode(&text.as_bytes()[key..], &mut url);
+    listing_url(&url, path)
+}
+
+/// A name with all that could mean something in a URL encoded.
+fn encode(name: &[u8], url: &mut String) {
+    for byte in name {
         match byte {
             b'/' | b'-' | b'_' | b'.' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
                 url.push(char::from(*byte));
@@ -375,10 +439,10 @@ fn url_of(path: &Path, is_dir: bool) -> Result<ListingTableUrl> {
             }
         }
     }
-    if is_dir && !url.ends_with('/') {
-        url.push('/');
-    }
-    ListingTableUrl::parse(&url).map_err(|error| {
+}
+
+fn listing_url(url: &str, path: &Path) -> Result<ListingTableUrl> {
+    ListingTableUrl::parse(url).map_err(|error| {
         from_datafusion(error).context(format!("cannot read `{}`", path.display()))
     })
 }

@@ -72,6 +72,10 @@ impl Session {
             .with_target_partitions(options.num_threads.max(1))
             .with_default_catalog_and_schema(CATALOG, SCHEMA)
             .with_information_schema(true);
+        let config = match &options.remote {
+            Some(remote) => config.with_extension(Arc::clone(remote)),
+            None => config,
+        };
         // A session may live long; a list of files that was made once would not have those that came later.
         let runtime = RuntimeEnvBuilder::new()
             .with_object_list_cache_limit(0)

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use darner_remote::Client;
+
 /// How a session works, and what its statements may do.
 ///
 /// The default is for statements that somebody else has written: they read the tables of the store, and nothing else.
@@ -36,6 +38,9 @@ pub struct SessionOptions {
     pub file_remedy: Cow<'static, str>,
     /// A flag that stops the statement under way when it is set; it stops each later one, too, until it is reset.
     pub cancel: Option<Arc<AtomicBool>>,
+    /// Reads files of object stores (`FROM 's3://bucket/facts.parquet'`). None unless given: statements then name files
+    /// of this machine alone.
+    pub remote: Option<Arc<Client>>,
 }
 
 impl Default for SessionOptions {
@@ -47,6 +52,7 @@ impl Default for SessionOptions {
             write_remedy: "open the session with read_only = false".into(),
             file_remedy: "open the session with allow_files = true".into(),
             cancel: None,
+            remote: None,
         }
     }
 }

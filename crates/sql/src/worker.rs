@@ -35,6 +35,8 @@ impl Worker {
             .worker_threads(num_threads.max(1))
             .thread_name("darner-sql")
             .thread_stack_size(STACK_BYTES)
+            // Remote files are read on these threads.
+            .enable_all()
             .build()
             .map_err(|error| {
                 Error::new(ErrorKind::Unavailable, "cannot start threads").with_source(error)

@@ -3,7 +3,10 @@
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     thread::Thread,
+    time::Instant,
 };
+
+use tracing::trace;
 
 use crate::{
     change::{self, Change, Overlay},
@@ -249,7 +252,12 @@ impl Shared {
         // If this thread panics from here on, the log may have more than the state, and nothing may follow.
         writer.failure = Some("a thread panicked while it committed".into());
         let sync = self.options.durability == Durability::Synced;
+        let started = tracing::enabled!(tracing::Level::TRACE).then(Instant::now);
         let result = writer.log.append(&frames, sync);
+        if let Some(started) = started {
+            let seconds = started.elapsed().as_secs_f64();
+            trace!(commits = frames.len(), sync, seconds, "commits written");
+        }
         drop(frames);
         if result.is_ok() {
             writer.log_page_bytes += page_bytes;

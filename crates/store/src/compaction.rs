@@ -4,9 +4,11 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, PoisonError},
+    time::Instant,
 };
 
 use bytes::Bytes;
+use tracing::debug;
 
 use crate::{
     apart::{Length, apart},
@@ -44,6 +46,7 @@ impl Shared {
 
     /// Compacts one table or namespace. `compacting` is held.
     pub(crate) fn compact_stored(&self, name: &str) -> Result<()> {
+        let started = Instant::now();
         let past = if namespace_of(name).is_none() {
             self.mark_past()?
         } else {
@@ -69,6 +72,8 @@ impl Shared {
         drop(table);
         let _checkpointing = lock(&self.checkpointing);
         self.remove_useless();
+        let seconds = started.elapsed().as_secs_f64();
+        debug!(table = name, seconds, "compacted");
         Ok(())
     }
 

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, TryLockError, atomic::Ordering},
+    time::Instant,
 };
+
+use tracing::debug;
 
 use crate::{
     apart::{Length, apart},
@@ -68,6 +71,7 @@ impl Shared {
         compacted: Option<(&str, TableState)>,
     ) -> Result<()> {
         writer.check()?;
+        let started = Instant::now();
         let now_us = self.options.clock.now_us();
         // Counting the rows of what goes is parallel work.
         let has_older = state.tables.values().any(|table| !table.older.is_empty());
@@ -106,6 +110,8 @@ impl Shared {
         for keyspace in dropped {
             keyspace.drop_later();
         }
+        let seconds = started.elapsed().as_secs_f64();
+        debug!(number, seconds, "checkpoint written");
         Ok(())
     }
 

@@ -12,8 +12,10 @@ use std::{
         mpsc::{self, Sender},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use tracing::debug;
 
 use crate::{
     change::{self, Overlay, TableId},
@@ -114,6 +116,7 @@ impl Store {
     /// [`ErrorKind::Conflict`] if another process has it open for writing (the message has its process id),
     /// [`ErrorKind::Invalid`] for a directory that is something else, [`ErrorKind::Data`] for damage.
     pub fn open(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Self> {
+        let started = Instant::now();
         let dir = absolute(dir.as_ref())?;
         make_store_dir(&dir)?;
         let lock = WriterLock::take(&dir)?;
@@ -153,6 +156,13 @@ impl Store {
             log_page_bytes: end.num_bytes,
             failure: None,
         };
+        debug!(
+            dir = %dir.display(),
+            version = state.version.number,
+            log_bytes = end.num_bytes,
+            seconds = started.elapsed().as_secs_f64(),
+            "store opened"
+        );
         let role = Role::Writer(Box::new(Mutex::new(writer)), lock);
         Ok(Self::with_state(dir, options, work_dir, state, role))
     }

@@ -6,7 +6,6 @@ use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use arrow_select::{concat::concat_batches, filter::filter_record_batch, take::take};
 use darner_engine::{Error, OnDuplicate, UniqueKeys, check_is_table, load_dimension, open};
-use indicatif::HumanCount;
 
 use crate::{
     args::Delete,
@@ -60,10 +59,10 @@ pub(crate) fn run(context: &Context, args: &Delete) -> Result<()> {
     print::note(
         context,
         format_args!(
-            "{}: {} rows deleted, {} keys had none; version {version}",
+            "{}: {} deleted, {} had none; version {version}",
             args.table,
-            HumanCount(num_deleted as u64),
-            HumanCount(num_missing as u64)
+            print::counted(num_deleted as u64, "row"),
+            print::counted(num_missing as u64, "key")
         ),
     );
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use darner_engine::{JoinSpec, SinkOptions, check_output, open_all};
+use darner_engine::{JoinSpec, SinkOptions, check_output};
 use darner_store::Store;
 use indicatif::{HumanBytes, HumanCount};
 
@@ -13,8 +13,10 @@ use crate::{
     error::Result,
     explain::Explained,
     files::{check_outputs, input_paths, source_options},
+    metrics::tell_report,
     print,
     report::Times,
+    storage::{open_all, shown},
 };
 
 pub(crate) fn run(context: &Context, args: &Enrich) -> Result<()> {
@@ -59,7 +61,7 @@ pub(crate) fn run(context: &Context, args: &Enrich) -> Result<()> {
         return explain(context, &store, &plan, args.output.as_deref());
     }
     let done = execute(context, &store, &plan)?;
-    context.metrics.report("enrich", &done.report);
+    tell_report("enrich", &done.report);
     say(context, &plan, &done)
 }
 
@@ -72,7 +74,7 @@ pub(crate) fn say(context: &Context, plan: &Plan, done: &Done) -> Result<()> {
     let target = if is_stdout {
         "standard output".into()
     } else {
-        plan.output.display().to_string()
+        shown(&plan.output)
     };
     print::note(
         context,
@@ -93,9 +95,9 @@ pub(crate) fn say(context: &Context, plan: &Plan, done: &Done) -> Result<()> {
         print::note(
             context,
             format_args!(
-                "  {} unmatched rows written to {}",
-                HumanCount(done.num_unmatched),
-                path.display()
+                "  {} written to {}",
+                print::counted(done.num_unmatched, "unmatched row"),
+                shown(path)
             ),
         );
     }

@@ -12,11 +12,16 @@ use std::{
 use arrow_array::{Array, RecordBatch};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::DataType;
-use darner_engine::{
-    Error, Result as EngineResult, Source, SourceOptions, check_key_field, open, write_file,
-};
+use darner_engine::{Error, Result as EngineResult, Source, SourceOptions, check_key_field};
 
-use crate::{args::Init, context::Context, error::Result, files::input_paths, print};
+use crate::{
+    args::Init,
+    context::Context,
+    error::Result,
+    files::input_paths,
+    print,
+    storage::{is_url, open, shown, write_file},
+};
 
 /// Rows of a file that are looked at.
 const SAMPLE_ROWS: usize = 200_000;
@@ -355,7 +360,7 @@ fn write_dimension(job: &mut String, file: &Seen, output: Option<&Path>) {
         let _ = writeln!(
             job,
             "\n# {}: no one or two columns tell {rows}{} rows apart, and no column refers to another file.",
-            file.path.display(),
+            shown(&file.path),
             file.num_rows
         );
         return;
@@ -443,6 +448,9 @@ fn write_null(job: &mut String, file: &Seen) {
 
 /// A path as the job file has to name it: relative to where the job file is.
 fn path_in_job(path: &Path, output: Option<&Path>) -> String {
+    if is_url(path) {
+        return path.display().to_string();
+    }
     let parent = output.and_then(Path::parent).unwrap_or(Path::new(""));
     if parent.as_os_str().is_empty() {
         return path.display().to_string();

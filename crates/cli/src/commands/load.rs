@@ -1,7 +1,6 @@
 //! `darner load`.
 
-use darner_engine::{LoadOptions, load_table, open_all};
-use indicatif::HumanCount;
+use darner_engine::{LoadOptions, load_table};
 
 use crate::{
     args::{Load, Mode},
@@ -9,6 +8,7 @@ use crate::{
     error::Result,
     files::{input_paths, known_types, source_options},
     print,
+    storage::open_all,
 };
 
 pub(crate) fn run(context: &Context, args: &Load) -> Result<()> {
@@ -49,16 +49,16 @@ pub(crate) fn run(context: &Context, args: &Load) -> Result<()> {
     }
     let dropped = report.num_rows_in - report.num_rows;
     let dropped = if dropped > 0 {
-        format!(", {} duplicates left out", HumanCount(dropped))
+        format!(", {} left out", print::counted(dropped, "duplicate"))
     } else {
         String::new()
     };
     print::note(
         context,
         format_args!(
-            "{}: {} rows loaded{dropped} as version {} in {seconds:.2} s",
+            "{}: {} loaded{dropped} as version {} in {seconds:.2} s",
             args.table,
-            HumanCount(report.num_rows),
+            print::counted(report.num_rows, "row"),
             report.version
         ),
     );

@@ -23,7 +23,9 @@ pub(crate) fn man(args: &Man) -> Result<()> {
             .map_err(|error| Error::io("cannot write the manual page", error))?;
         return print::bytes(&page);
     };
-    clap_mangen::generate_to(Args::command(), dir).map_err(|error| {
+    let written =
+        std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Args::command(), dir));
+    written.map_err(|error| {
         let what = format!("cannot write manual pages into `{}`", dir.display());
         Error::io(what, error).into()
     })

@@ -152,9 +152,9 @@ fn delete(context: &Context, args: &StateDelete) -> Result<()> {
     print::note(
         context,
         format_args!(
-            "{}: {} keys deleted, {} were not there; version {version}",
+            "{}: {} deleted, {} were not there; version {version}",
             args.namespace,
-            HumanCount(num_deleted as u64),
+            print::counted(num_deleted as u64, "key"),
             HumanCount(num_missing as u64)
         ),
     );
@@ -224,7 +224,7 @@ fn list(context: &Context) -> Result<()> {
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("namespace", Arc::new(StringArray::from_iter_values(&names))),
         ("entries", counts(context, num_entries.into_iter())),
-        ("bytes", Arc::new(UInt64Array::from(stored_bytes))),
+        ("stored_bytes", Arc::new(UInt64Array::from(stored_bytes))),
     ];
     print_listing(context, columns)
 }
@@ -245,9 +245,9 @@ fn clear(context: &Context, args: &Namespace) -> Result<()> {
     print::note(
         context,
         format_args!(
-            "{}: {} keys deleted; version {version}",
+            "{}: {} deleted; version {version}",
             args.namespace,
-            HumanCount(num_entries)
+            print::counted(num_entries, "key")
         ),
     );
     Ok(())

@@ -99,10 +99,10 @@ pub(crate) fn tell(context: &Context, report: &RefreshReport) -> Result<()> {
         None => report.kind.name().to_owned(),
     }];
     if report.num_files > 0 {
-        parts.push(counted(report.num_files, "file"));
+        parts.push(print::counted(report.num_files, "file"));
     }
     if report.kind != RefreshKind::UpToDate {
-        parts.push(counted(report.num_groups, "group"));
+        parts.push(print::counted(report.num_groups, "group"));
     }
     if report.num_groups_removed > 0 {
         parts.push(format!("{} gone", HumanCount(report.num_groups_removed)));
@@ -127,11 +127,6 @@ pub(crate) fn tell(context: &Context, report: &RefreshReport) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn counted(number: u64, what: &str) -> String {
-    let end = if number == 1 { "" } else { "s" };
-    format!("{} {what}{end}", HumanCount(number))
 }
 
 fn list(context: &Context) -> Result<()> {

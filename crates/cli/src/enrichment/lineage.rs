@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::storage::shown;
+
 /// What made an output, beside its inputs and dimensions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lineage {
@@ -47,5 +49,5 @@ impl Lineage {
 }
 
 fn text(path: &Path) -> String {
-    path.display().to_string()
+    shown(path)
 }

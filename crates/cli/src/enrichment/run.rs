@@ -8,7 +8,7 @@ use std::{
 
 use darner_engine::{
     BatchMap, Dimension, EnrichReport, Enrichment, Error, ErrorKind, JoinSpec, Sink, SinkOptions,
-    Sinks, Source, StarJoin, Written, create, is_view, load_dimension, open_all, write_file,
+    Sinks, Source, StarJoin, Written, is_view, load_dimension,
 };
 use darner_sql::Expressions;
 use darner_store::{Store, TableSnapshot};
@@ -19,8 +19,10 @@ use crate::{
     error::{Failure, Result, stdout_failure},
     files::check_outputs,
     fingerprint::Fingerprint,
+    memory::payload,
     print,
     report::{Report, Times},
+    storage::{create, open_all, shown, write_file},
 };
 
 /// The dimensions of an enrichment, read and indexed; they serve any number of inputs.
@@ -54,13 +56,8 @@ impl Dimensions {
             }
             tables.push(find_table(store, &spec.table, plan.as_of)?);
         }
-        let mut distinct: Vec<&TableSnapshot> = Vec::new();
-        for table in &tables {
-            if !distinct.iter().any(|known| known.name() == table.name()) {
-                distinct.push(table);
-            }
-        }
-        context.check_memory(&distinct)?;
+        let joins: Vec<(&JoinSpec, &TableSnapshot)> = plan.joins.iter().zip(&tables).collect();
+        context.check_memory(&joins)?;
         for (place, (spec, table)) in plan.joins.iter().zip(&tables).enumerate() {
             context.check_cancel()?;
             let started = Instant::now();
@@ -97,7 +94,7 @@ pub(crate) fn execute(context: &Context, store: &Arc<Store>, plan: &Plan) -> Res
     let dimensions = Dimensions::load(context, store, plan)?;
     let files = Files {
         inputs: plan.inputs.clone(),
-        output: plan.output.display().to_string(),
+        output: shown(&plan.output),
         unmatched: plan.unmatched.clone(),
     };
     let mut done = execute_on(
@@ -172,11 +169,7 @@ pub(crate) fn execute_on(
     }
     let profile = Times::new(&report, &dimensions.load_times);
     let mut report = Report::from(&report);
-    report.inputs = files
-        .inputs
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+    report.inputs = files.inputs.iter().map(|path| shown(path)).collect();
     for (join, version) in report.joins.iter_mut().zip(&dimensions.versions) {
         join.committed.clone_from(&version.committed);
     }
@@ -282,15 +275,4 @@ impl Dimensions {
         }
         sum
     }
-}
-
-/// The payload columns that a join needs: all, unless it selects some.
-fn payload(spec: &JoinSpec) -> Option<Vec<String>> {
-    use darner_engine::JoinKind::{Anti, Semi};
-    if matches!(spec.kind, Semi | Anti) {
-        return Some(Vec::new());
-    }
-    spec.select
-        .as_ref()
-        .map(|columns| columns.iter().map(|c| c.column.clone()).collect())
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arrow_schema::{Schema, SchemaRef};
-use darner_engine::{DimensionBuilder, Error, LoadMode, Source, check_output, is_view, open_all};
+use darner_engine::{DimensionBuilder, Error, LoadMode, Source, check_output, is_view};
 use darner_sql::{Session, SessionOptions};
 use darner_store::{Store, TableSnapshot, TableSpec};
 use indicatif::{HumanBytes, HumanCount};
@@ -22,16 +22,18 @@ use super::{
     memory::{DimensionMemory, Due, EnrichMemory},
     order::{Step, in_order, only, reads},
     step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep, ViewStep},
-    steps::plan,
+    steps::{can_be_table, plan},
 };
 use crate::{
-    context::{Context, INDEX_ROW_BYTES},
+    context::Context,
     enrichment::{plan_joins, view_key},
     error::{Failure, Result},
     files::{check_outputs, input_paths, known_types},
+    memory::{dimension_bytes, table_bytes},
     names::hint,
     print,
     report::{kind, on},
+    storage::{client, open_all, shown},
 };
 
 /// Columns that are listed of a step.
@@ -250,7 +252,7 @@ impl Checker<'_> {
     fn enrich(&mut self, name: &str, step: &EnrichStep, checked: &mut Checked) -> Result<()> {
         checked.action = "enrich";
         let output = self.job.path(&step.to);
-        checked.output = Some(output.display().to_string());
+        checked.output = Some(shown(&output));
         let options = step.source_options()?;
         let inputs = self.inputs(&step.from, checked, |paths| open_all(paths, &options))?;
         let joins = step.joins()?;
@@ -269,7 +271,16 @@ impl Checker<'_> {
         let plan = plan(self.job, name, step, inputs.paths.clone())?;
         let enrichment = plan_joins(&plan, &inputs.schema, planned)?;
         for plan in enrichment.join().plan() {
-            let size = self.table(&plan.spec.table)?.size;
+            let table = self.table(&plan.spec.table)?;
+            let size = table.size;
+            let memory_bytes = size.map(|size| {
+                dimension_bytes(
+                    &table.schema,
+                    &table.key,
+                    (size.rows, size.bytes),
+                    plan.spec,
+                )
+            });
             checked.is_estimate |= size.is_some_and(|size| size.is_estimate);
             checked.joins.push(Join {
                 name: plan.spec.alias().to_owned(),
@@ -281,7 +292,7 @@ impl Checker<'_> {
                     .iter()
                     .map(|c| c.field.name().clone())
                     .collect(),
-                memory_bytes: size.map(Size::memory_bytes),
+                memory_bytes,
             });
         }
         let sizes: Option<Vec<u64>> = checked.joins.iter().map(|join| join.memory_bytes).collect();
@@ -393,6 +404,7 @@ impl Checker<'_> {
         options.num_threads = self.context.num_threads;
         options.allow_files = true;
         options.write_remedy = "a summary only reads".into();
+        options.remote = Some(client()?);
         let session = Session::with_options(options)?;
         if let Some(store) = &self.store {
             session.register_store(Arc::clone(store));
@@ -411,7 +423,7 @@ impl Checker<'_> {
             let planned = self.outputs.iter().find(|(output, _)| *output == path);
             match planned {
                 Some((_, schema)) => session.register_empty(name, schema)?,
-                None if path.exists() && (path.is_dir() || Session::can_read(&path)) => {
+                None if can_be_table(&path) => {
                     session.register_file(name, &path)?;
                 }
                 None => {}
@@ -440,7 +452,7 @@ impl Checker<'_> {
                 let Some((output, schema)) = planned else {
                     return Err(failure);
                 };
-                checked.inputs = vec![output.display().to_string()];
+                checked.inputs = vec![shown(output)];
                 return Ok(Inputs {
                     paths: Vec::new(),
                     source: None,
@@ -448,10 +460,7 @@ impl Checker<'_> {
                 });
             }
         };
-        checked.inputs = paths
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
+        checked.inputs = paths.iter().map(|path| shown(path)).collect();
         let source = open(paths.clone())?;
         checked.input_bytes = source.num_bytes();
         Ok(Inputs {
@@ -530,16 +539,12 @@ impl Size {
             is_estimate: false,
         }
     }
-
-    fn memory_bytes(self) -> u64 {
-        self.bytes + self.rows * INDEX_ROW_BYTES
-    }
 }
 
 impl Checked {
     fn set_size(&mut self, size: Option<Size>) {
         self.rows = size.map(|size| size.rows);
-        self.memory_bytes = size.map(Size::memory_bytes);
+        self.memory_bytes = size.map(|size| table_bytes((size.rows, size.bytes)));
         self.is_estimate = size.is_some_and(|size| size.is_estimate);
     }
 

@@ -3,17 +3,13 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::Instant,
 };
 
 use arrow_schema::SchemaRef;
-use darner_engine::{
-    Error, Format, Result as EngineResult, Sink, SinkOptions, SourceOptions, create, open,
-    write_file,
-};
+use darner_engine::{Error, Format, Result as EngineResult, Sink, SinkOptions, SourceOptions};
 use darner_store::Store;
 use indicatif::{HumanBytes, HumanCount};
 
@@ -31,8 +27,10 @@ use crate::{
     error::{Failure, Result},
     files::{check_outputs, input_paths},
     fingerprint::Fingerprint,
+    metrics::tell_report,
     print,
     report::Report,
+    storage::{create, is_url, make_directory, open, remove, shown, survey, write_file},
 };
 
 /// An input, and what it is called in the output directory.
@@ -68,12 +66,7 @@ pub(super) fn run(
     for directory in
         std::iter::once(&root).chain(&step.unmatched.as_ref().map(|path| job.path(path)))
     {
-        fs::create_dir_all(directory).map_err(|error| {
-            Error::io(
-                format!("cannot make directory `{}`", directory.display()),
-                error,
-            )
-        })?;
+        make_directory(directory)?;
     }
     let mut todo = todo(job, store, step)?;
     let base = Plan {
@@ -103,13 +96,20 @@ pub(super) fn run(
             let input = todo.inputs[place].clone();
             let old = todo.manifest.entries().get(&key(&input.stem)).cloned();
             let entry = worker.enrich(&input, old.as_ref(), &todo.step, &todo.versions);
-            let entry = entry.map_err(|failure| stopped(failure, &input, num_done, num_due))?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(failure) => {
+                    // The reason to stop is told, not that of this.
+                    let _ = todo.manifest.flush();
+                    return Err(stopped(failure, &input, num_done, num_due));
+                }
+            };
             print::detail(
                 context,
                 format_args!(
-                    "{name}: {}: {why}; {} rows written",
-                    input.path.display(),
-                    HumanCount(entry.report.rows_written)
+                    "{name}: {}: {why}; {} written",
+                    shown(&input.path),
+                    print::counted(entry.report.rows_written, "row")
                 ),
             );
             todo.manifest.add(entry)?;
@@ -122,9 +122,10 @@ pub(super) fn run(
             num_removed += remove_entry(job, step, &root, &mut todo.manifest, gone)?;
         }
     }
+    todo.manifest.flush()?;
     let report = todo.report();
-    skipped(context, name, num_due == 0);
-    context.metrics.report(name, &report);
+    skipped(name, num_due == 0);
+    tell_report(name, &report);
     if let Some(path) = &step.report {
         write_file(
             &job.path(path),
@@ -143,7 +144,10 @@ pub(super) fn run(
     if num_removed > 0 {
         print::note(
             context,
-            format_args!("  {num_removed} files removed whose inputs are gone"),
+            format_args!(
+                "  {} removed whose inputs are gone",
+                print::counted(num_removed as u64, "file")
+            ),
         );
     } else if !todo.vanished.is_empty() {
         print::note(
@@ -161,6 +165,7 @@ pub(super) fn run(
 pub(super) fn todo(job: &Job, store: &Store, step: &EnrichStep) -> Result<Todo> {
     let inputs = inputs(&job.patterns(&step.from)?)?;
     let root = job.path(&step.to);
+    survey(&root)?;
     let manifest = Manifest::read(&root)?;
     let joins = step.joins()?;
     let versions = joins
@@ -216,7 +221,10 @@ pub(super) fn inputs(patterns: &[String]) -> Result<Vec<Input>> {
             .into());
         }
         let path = Path::new(pattern);
-        let base = if path.is_dir() {
+        let found = input_paths(std::slice::from_ref(pattern))?;
+        let base = if is_url(path) {
+            remote_base(path, &found)
+        } else if path.is_dir() {
             path.to_owned()
         } else if path.exists() {
             path.parent().unwrap_or(Path::new("")).to_owned()
@@ -225,8 +233,10 @@ pub(super) fn inputs(patterns: &[String]) -> Result<Vec<Input>> {
                 |part: &&std::ffi::OsStr| !part.to_string_lossy().contains(['*', '?', '[']);
             path.iter().take_while(is_fixed).collect()
         };
-        for path in input_paths(std::slice::from_ref(pattern))? {
-            let relative = path.strip_prefix(&base).unwrap_or(&path);
+        for path in found {
+            // The query of an address is no part of a name.
+            let name = PathBuf::from(shown(&path));
+            let relative = name.strip_prefix(&base).unwrap_or(&name);
             let stem = without_extension(relative);
             if let Some(other) = all.insert(stem.clone(), path.clone()) {
                 if other == path {
@@ -234,8 +244,8 @@ pub(super) fn inputs(patterns: &[String]) -> Result<Vec<Input>> {
                 }
                 return Err(Error::invalid(format!(
                     "two inputs would have one output: file=`{}` file=`{}`; enrich them in steps of their own",
-                    other.display(),
-                    path.display()
+                    shown(&other),
+                    shown(&path)
                 ))
                 .into());
             }
@@ -243,6 +253,16 @@ pub(super) fn inputs(patterns: &[String]) -> Result<Vec<Input>> {
         }
     }
     Ok(inputs)
+}
+
+/// The fixed directory of the URL of a file, a directory or a pattern, and what it stands for.
+fn remote_base(url: &Path, found: &[PathBuf]) -> PathBuf {
+    let is_fixed = |part: &&std::ffi::OsStr| !part.to_string_lossy().contains(['*', '?', '[']);
+    let name = PathBuf::from(shown(url));
+    if found == [url] {
+        return name.parent().unwrap_or(Path::new("")).to_owned();
+    }
+    name.iter().take_while(is_fixed).collect()
 }
 
 /// A path without `.csv`, `.csv.gz` and the like.
@@ -313,14 +333,6 @@ fn remove_stale(root: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-fn remove(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(format!("cannot remove `{}`", path.display()), error).into()),
-    }
-}
-
 /// Removes what was made of an input that is gone, as far as nobody has changed it since.
 fn remove_entry(
     job: &Job,
@@ -377,7 +389,7 @@ fn expected_schema(
 
 /// Says which inputs are done when one was not.
 fn stopped(failure: Failure, input: &Input, num_done: usize, num_due: usize) -> Failure {
-    let input = input.path.display();
+    let input = shown(&input.path);
     let what = format!("{num_done} of {num_due} files are done and stay, {input} is not");
     match failure {
         Failure::Error(error) => Failure::Error(error.context(what)),
@@ -412,13 +424,13 @@ fn say(
     let what = if num_due == 0 {
         format!(
             "{name}: unchanged, {num_files} files with {rows} rows in {}",
-            root.display()
+            shown(root)
         )
     } else {
         format!(
             "{name}: {num_due} of {num_files} files enriched in {seconds:.2} s, the others unchanged; {rows} rows ({}) in {}",
             HumanBytes(report.bytes_written),
-            root.display()
+            shown(root)
         )
     };
     print::note(context, what);
@@ -429,9 +441,9 @@ fn say(
         print::note(
             context,
             format_args!(
-                "  {} unmatched rows in {}",
-                HumanCount(report.unmatched_rows),
-                path.display()
+                "  {} in {}",
+                print::counted(report.unmatched_rows, "unmatched row"),
+                shown(path)
             ),
         );
     }
@@ -472,14 +484,14 @@ impl Worker<'_> {
         let targets = self.targets(input)?;
         let source = open(&input.path, &self.base.source_options)?;
         let plan = Plan {
-            name: format!("{} {}", self.base.name, input.path.display()),
+            name: format!("{} {}", self.base.name, shown(&input.path)),
             inputs: vec![input.path.clone()],
             unmatched: targets.unmatched.clone(),
             ..self.base.clone()
         };
         let target = enrichment::Files {
             inputs: plan.inputs.clone(),
-            output: targets.output.display().to_string(),
+            output: shown(&targets.output),
             unmatched: targets.unmatched.clone(),
         };
         let files = Files::default();
@@ -541,10 +553,10 @@ impl Worker<'_> {
         let outputs = std::iter::once(&targets.output).chain(&targets.unmatched);
         let outputs: Vec<&Path> = outputs.map(PathBuf::as_path).collect();
         for parent in outputs.iter().filter_map(|path| path.parent()) {
-            fs::create_dir_all(parent).map_err(|error| {
-                let what = format!("cannot make directory `{}`", parent.display());
-                Error::io(what, error)
-            })?;
+            // Of a remote file it is a text that nobody looks at.
+            if !is_url(parent) {
+                make_directory(parent)?;
+            }
         }
         check_outputs(self.store_path, std::slice::from_ref(&input.path), &outputs)?;
         Ok(targets)
@@ -634,7 +646,7 @@ fn check_schema(
     Err(Error::data(format!(
         "has other columns than the file that was made before: got=`{got}` expected=`{known}` file=`{}`; declare the \
          column's type (types = [\"COLUMN = TYPE\"]), or write into another directory",
-        other.display()
+        shown(other)
     ))
     .into())
 }

@@ -37,6 +37,7 @@ use super::{
     step::{DimensionStep, EnrichStep, OneOrMore, Steps, SummaryStep, ViewStep},
     variables::{self, Setting},
 };
+use crate::{context::no_remote_store, storage::is_url};
 
 /// A whole job.
 #[derive(Debug, Deserialize)]
@@ -78,6 +79,9 @@ impl Job {
 
     /// Refuses what contradicts itself.
     fn validate(&self) -> Result<()> {
+        if is_url(&self.store) {
+            return Err(no_remote_store(&self.store));
+        }
         for (name, step) in &self.enrich.0 {
             step.validate()
                 .map_err(|error| error.context(format!("enrich {name}")))?;
@@ -109,6 +113,9 @@ impl Job {
 
     /// A path of the job file, from where the program runs.
     pub(crate) fn path(&self, path: &Path) -> PathBuf {
+        if is_url(path) {
+            return path.to_owned();
+        }
         self.dir.join(path)
     }
 

@@ -6,18 +6,27 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::Write,
     path::{Component, Path, PathBuf},
+    time::{Duration, Instant},
 };
 
-use darner_engine::{Error, Result, write_file};
+use darner_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{fingerprint::Fingerprint, report::Report};
+use crate::{
+    fingerprint::Fingerprint,
+    report::Report,
+    storage::{is_url, read_file, write_file},
+};
 
 /// Hidden, so that nobody who reads the directory takes it for data.
 const FILE_NAME: &str = ".darner-manifest";
+
+/// An object store has no appending: the whole manifest is written each time, so not more often than this. What is not
+/// in it yet when a run is killed is made again.
+const REMOTE_PAUSE: Duration = Duration::from_secs(2);
 
 /// The version of the format.
 const FORMAT: u32 = 1;
@@ -57,6 +66,8 @@ pub(super) struct Manifest {
     file: Option<File>,
     /// Whether the file is to be written anew before something is added: it is missing, cut off, or has old lines.
     is_clean: bool,
+    /// Since when a remote manifest lacks what was added.
+    unwritten_since: Option<Instant>,
 }
 
 impl Manifest {
@@ -71,14 +82,10 @@ impl Manifest {
             entries: BTreeMap::new(),
             file: None,
             is_clean: false,
+            unwritten_since: None,
         };
-        let text = match fs::read(&manifest.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(manifest),
-            Err(error) => {
-                let what = format!("cannot read `{}`", manifest.path.display());
-                return Err(Error::io(what, error));
-            }
+        let Some(text) = read_file(&manifest.path)? else {
+            return Ok(manifest);
         };
         let whole = text
             .iter()
@@ -126,6 +133,10 @@ impl Manifest {
 
     /// Remembers that an input is done, durably.
     pub(super) fn add(&mut self, entry: Entry) -> Result<()> {
+        if is_url(&self.path) {
+            self.entries.insert(entry.name.clone(), entry);
+            return self.write_later();
+        }
         let name = entry.name.clone();
         self.append(&Line::Done(Box::new(entry.clone())))?;
         self.entries.insert(name, entry);
@@ -134,9 +145,30 @@ impl Manifest {
 
     /// Forgets an input, durably.
     pub(super) fn remove(&mut self, name: &str) -> Result<()> {
+        if is_url(&self.path) {
+            self.entries.remove(name);
+            return self.write_later();
+        }
         self.append(&Line::Removed(name.to_owned()))?;
         self.entries.remove(name);
         Ok(())
+    }
+
+    /// Brings to the place of the manifest what it does not have yet. Nothing waits where files can be appended to.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        if self.unwritten_since.is_some() {
+            self.rewrite()?;
+            self.unwritten_since = None;
+        }
+        Ok(())
+    }
+
+    fn write_later(&mut self) -> Result<()> {
+        let since = *self.unwritten_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < REMOTE_PAUSE {
+            return Ok(());
+        }
+        self.flush()
     }
 
     fn append(&mut self, line: &Line) -> Result<()> {

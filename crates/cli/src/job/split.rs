@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -12,7 +11,9 @@ use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array}
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::SchemaRef;
 use arrow_select::take::take_record_batch;
-use darner_engine::{Error, ErrorKind, Result, Sealed, Sink, SinkOptions, Written, create};
+use darner_engine::{Error, ErrorKind, Result, Sealed, Sink, SinkOptions, Written};
+
+use crate::storage::{create, is_url, make_directory};
 
 /// Files that are open at a time, each with a part of itself in memory.
 const PARTS_MAX: usize = 256;
@@ -222,13 +223,10 @@ impl SplitSink {
         name.push(&self.extension);
         let path = Path::new(directory).join(name);
         let full = self.root.join(&path);
-        if let Some(parent) = full.parent() {
-            fs::create_dir_all(parent).map_err(|error| {
-                Error::io(
-                    format!("cannot make directory `{}`", parent.display()),
-                    error,
-                )
-            })?;
+        if !is_url(&full)
+            && let Some(parent) = full.parent()
+        {
+            make_directory(parent)?;
         }
         let sink = create(&full, &self.schema, &self.options)?;
         part.sink = Some((path, sink));

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use darner_engine::{Error, ErrorKind, LoadMode, LoadOptions, load_table, open_all};
+use darner_engine::{Error, ErrorKind, LoadMode, LoadOptions, load_table};
 use darner_sql::{
     OnDimensionChange, RefreshKind, RefreshOptions, Session, SessionOptions, relations_of,
 };
@@ -29,8 +29,9 @@ use crate::{
     enrichment::{Done, Lineage, Plan, execute},
     error::{Failure, Result},
     files::{input_paths, known_types, print_rows},
-    metrics::float,
+    metrics::{float, metric, tell_report},
     print,
+    storage::{can_query, client, expand, is_url, make_directory, open_all, shown},
 };
 
 /// Does a job, or those of its steps that are named.
@@ -54,11 +55,9 @@ pub(crate) fn run(context: &Context, job: &Job, names: &[String]) -> Result<()> 
             }
         };
         done.map_err(|failure| in_step(context, &steps, num_done, failure))?;
-        let labels = [("step", step.name()), ("kind", step.kind())];
         let seconds = started.elapsed().as_secs_f64();
-        context
-            .metrics
-            .set("darner_step_duration_seconds", &labels, seconds);
+        let (step, kind) = (step.name(), step.kind());
+        metric!("darner_step_duration_seconds", seconds, step, kind);
     }
     drop(session);
     // The session that shared it is gone.
@@ -99,17 +98,29 @@ fn open_session(context: &Context, job: &Job, store: &Arc<Store>) -> Result<Sess
     options.allow_files = true;
     options.write_remedy = "a summary only reads".into();
     options.cancel = Some(Arc::clone(context.cancel()));
+    options.remote = Some(client()?);
     let session = Session::with_options(options)?;
     session.register_store(Arc::clone(store));
     for (name, step) in &job.enrich.0 {
         let path = job.path(&step.to);
         // An output that SQL cannot read can be made all the same, and one that was left out may not be there; a query
         // that names it says so.
-        if path.exists() && (path.is_dir() || Session::can_read(&step.to)) {
+        if can_be_table(&path) {
             session.register_file(name, &path)?;
         }
     }
     Ok(session)
+}
+
+/// Whether SQL can read what an enrichment has written.
+pub(super) fn can_be_table(path: &Path) -> bool {
+    if !is_url(path) {
+        return path.exists() && (path.is_dir() || Session::can_read(path));
+    }
+    let is_directory = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let pattern = path.to_str().map(ToOwned::to_owned);
+    let is_there = || pattern.is_some_and(|pattern| expand(&[pattern]).is_ok());
+    (is_directory || Session::can_read(path)) && can_query(path) && is_there()
 }
 
 fn load(
@@ -127,12 +138,12 @@ fn load(
                 context,
                 format_args!("{name}: unchanged since version {version}"),
             );
-            skipped(context, name, true);
+            skipped(name, true);
             return Ok(());
         }
         Due::Yes(why) => print::detail(context, format_args!("{name}: to be loaded: {why}")),
     }
-    skipped(context, name, false);
+    skipped(name, false);
     let mode = step.mode.into();
     let mut source_options = step.source_options()?;
     if mode == LoadMode::Upsert {
@@ -148,14 +159,13 @@ fn load(
     };
     let report = load_table(store, name, &mut *source, &options, &control)?;
     let seconds = bar.finish();
-    let labels = [("dimension", name)];
     let rows = float(report.num_rows);
-    context.metrics.set("darner_dimension_rows", &labels, rows);
+    metric!("darner_dimension_rows", rows, dimension = name);
     print::note(
         context,
         format_args!(
-            "{name}: {} rows loaded as version {} in {seconds:.2} s",
-            HumanCount(report.num_rows),
+            "{name}: {} loaded as version {} in {seconds:.2} s",
+            print::counted(report.num_rows, "row"),
             report.version
         ),
     );
@@ -209,18 +219,18 @@ fn enrich(
     let plan = plan(job, name, step, input_paths(&job.patterns(&step.from)?)?)?;
     let memory = EnrichMemory::new(store, step, &plan.joins, &plan.inputs)?;
     let due = memory.due(store, job, name, step, &plan.joins);
-    skipped(context, name, matches!(due, Due::No(_)));
+    skipped(name, matches!(due, Due::No(_)));
     if let Due::Yes(why) = &due {
         print::detail(context, format_args!("{name}: to be made: {why}"));
     }
     if let Due::No(report) = due {
-        context.metrics.report(name, &report);
+        tell_report(name, &report);
         print::note(
             context,
             format_args!(
                 "{name}: unchanged, {} rows in {}",
                 HumanCount(report.rows_written),
-                plan.output.display()
+                shown(&plan.output)
             ),
         );
         for line in report.lines() {
@@ -234,7 +244,7 @@ fn enrich(
         Ok(()) | Err(Failure::ClosedPipe) => {}
         Err(failure) => return Err(failure),
     }
-    context.metrics.report(name, &done.report);
+    tell_report(name, &done.report);
     Ok(memory.remember(store, job, name, step, done.report)?)
 }
 
@@ -295,22 +305,15 @@ fn summarise(context: &Context, session: &Session, name: &str, step: &SummarySte
     print_rows(context, &schema, rows, &Output::default())
 }
 
-pub(super) fn skipped(context: &Context, step: &str, is_skipped: bool) {
+pub(super) fn skipped(step: &str, is_skipped: bool) {
     let value = f64::from(u8::from(is_skipped));
-    context
-        .metrics
-        .set("darner_step_skipped", &[("step", step)], value);
+    metric!("darner_step_skipped", value, step);
 }
 
 /// Makes the directory of an output, so that a job runs on a fresh checkout.
 fn make_parent(path: &Path) -> Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| {
-            Error::io(
-                format!("cannot make directory `{}`", parent.display()),
-                error,
-            )
-        })?;
+    match path.parent() {
+        Some(parent) if !is_url(path) => Ok(make_directory(parent)?),
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -45,6 +45,12 @@ mod feel;
 /// What becomes of keys and misses, and what must hold of an output.
 mod contract;
 
+/// Whole sessions, as they look.
+mod transcripts;
+
+/// Files in object stores and on web servers.
+mod remote;
+
 /// Views that jobs keep, on files that arrive one after the other.
 mod days;
 

@@ -104,9 +104,9 @@ fn missing_names_are_told_with_the_nearest() {
         &["flights.xyz", ".csv"],
     );
     place.fails(
-        &["sql", "SELECT * FROM 's3://bucket/flights.csv'"],
+        &["sql", "SELECT * FROM 'ftp://host/flights.csv'"],
         2,
-        &["s3://bucket", "this machine"],
+        &["ftp://host", "this machine"],
     );
 }
 

@@ -116,7 +116,7 @@ fn namespaces_are_listed_described_and_cleared() {
     let run = place.ok(&["state", "list", "--json"]);
     assert_eq!(
         run.stdout,
-        "{\"namespace\":\"s\",\"entries\":4,\"bytes\":0}\n{\"namespace\":\"t\",\"entries\":1,\"bytes\":0}\n"
+        "{\"namespace\":\"s\",\"entries\":4,\"stored_bytes\":0}\n{\"namespace\":\"t\",\"entries\":1,\"stored_bytes\":0}\n"
     );
     let run = place.ok(&["state", "stats", "s"]);
     assert!(run.stdout.contains("entries    4\n"), "{}", run.stdout);
@@ -178,6 +178,6 @@ fn wrong_names_and_values_are_errors_that_change_nothing() {
     let run = place.ok(&["state", "list", "--json"]);
     assert_eq!(
         run.stdout,
-        "{\"namespace\":\"s\",\"entries\":4,\"bytes\":0}\n"
+        "{\"namespace\":\"s\",\"entries\":4,\"stored_bytes\":0}\n"
     );
 }

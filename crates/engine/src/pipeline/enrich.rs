@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use rayon::prelude::*;
+use tracing::debug;
 
 use super::{Control, EnrichReport, JoinReport, for_each_ordered};
 use crate::{
@@ -229,6 +230,12 @@ impl Enrichment {
             Ok(())
         })?;
         report.profile.elapsed = started.elapsed();
+        let (num_rows_in, num_rows_out) = (report.num_rows_in, report.num_rows_out);
+        let seconds = report.profile.elapsed.as_secs_f64();
+        debug!(
+            input = source.name(),
+            num_rows_in, num_rows_out, seconds, "enriched"
+        );
         Ok(report)
     }
 

@@ -16,7 +16,7 @@ pub use self::view::compact_views;
 
 use crate::{
     Error, ErrorKind, Result,
-    source::{Format, KNOWN_EXTENSIONS, extension_format},
+    source::{Format, KNOWN_EXTENSIONS, format_of},
 };
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_cast::cast;
@@ -173,7 +173,23 @@ pub fn create(path: &Path, schema: &SchemaRef, options: &SinkOptions) -> Result<
         return to_writer("standard output", Box::new(io::stdout()), schema, options);
     }
     let open = || Output::create(path);
-    begin_named(path, open, schema, options)
+    begin_named(path, path.display().to_string(), open, schema, options)
+}
+
+/// Begins an output into a writer that stands for a file: `known_as` tells format and compression, as the name of a file
+/// does for [`create`]; `name` is for messages.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_into(
+    known_as: &Path,
+    name: &str,
+    writer: Box<dyn Write + Send>,
+    schema: &SchemaRef,
+    options: &SinkOptions,
+) -> Result<Box<dyn Sink>> {
+    let open = || Ok(Output::writer(writer));
+    begin_named(known_as, name.to_owned(), open, schema, options)
 }
 
 /// Finds out whether [`create`] would take a path's format, these columns and options. Nothing is opened or made.
@@ -185,26 +201,23 @@ pub fn check_output(path: &Path, schema: &SchemaRef, options: &SinkOptions) -> R
         return to_writer("standard output", Box::new(io::sink()), schema, options).map(|_| ());
     }
     let open = || Ok(Output::writer(Box::new(io::sink())));
-    begin_named(path, open, schema, options).map(|_| ())
+    begin_named(path, path.display().to_string(), open, schema, options).map(|_| ())
 }
 
 /// Begins an output whose format and compression its name tells, unless the options do.
 fn begin_named(
     path: &Path,
+    name: String,
     open: impl FnOnce() -> Result<Output>,
     schema: &SchemaRef,
     options: &SinkOptions,
 ) -> Result<Box<dyn Sink>> {
-    let name = path.display().to_string();
-    let format = options
-        .format
-        .or_else(|| extension_format(path))
-        .ok_or_else(|| {
-            Error::invalid(format!(
-                "{name}: unknown format: name it with the format option, or use one of these \
+    let format = options.format.or_else(|| format_of(path)).ok_or_else(|| {
+        Error::invalid(format!(
+            "{name}: unknown format: name it with the format option, or use one of these \
              extensions: `{KNOWN_EXTENSIONS}`"
-            ))
-        })?;
+        ))
+    })?;
     let extension = path
         .extension()
         .map(|e| e.to_string_lossy().to_ascii_lowercase());

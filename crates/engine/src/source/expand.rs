@@ -107,11 +107,11 @@ fn is_left_out(path: &Path) -> bool {
 }
 
 fn known_format(path: &Path) -> bool {
-    extension_format(path).is_some()
+    format_of(path).is_some()
 }
 
 /// The format that a path's extension stands for, looking through `.gz` and `.zst`.
-pub(crate) fn extension_format(path: &Path) -> Option<Format> {
+pub fn format_of(path: &Path) -> Option<Format> {
     let extension = path.extension()?.to_str()?;
     if matches!(extension.to_ascii_lowercase().as_str(), "gz" | "zst") {
         let inner = Path::new(path.file_stem()?).extension()?.to_str()?;

@@ -22,12 +22,11 @@ mod sources;
 mod text;
 
 pub use data_type::parse_data_type;
-pub use expand::expand;
-pub use open::{from_reader, open};
+pub use expand::{expand, format_of};
+pub use open::{from_reader, open, open_as};
 pub use options::{CsvOptions, Format, SourceOptions};
-pub use sources::{Sources, open_all};
+pub use sources::{LocalFiles, Opener, Sources, open_all, open_all_with};
 
-pub(crate) use expand::extension_format;
 pub(crate) use guard::guarded;
 pub(crate) use options::KNOWN_EXTENSIONS;
 

@@ -3,7 +3,7 @@
 use super::{
     Format, KNOWN_EXTENSIONS, Source, SourceOptions,
     csv::CsvSource,
-    expand::extension_format,
+    expand::format_of,
     ipc::{IpcFileSource, IpcStreamSource, StreamInput, read_whole},
     json::JsonSource,
     mmap,
@@ -40,8 +40,21 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>> {
     if path.as_os_str() == "-" {
         return from_reader("standard input", Box::new(io::stdin()), options);
     }
-    let name: Arc<str> = path.display().to_string().into();
-    open_file(path, &name, options).map_err(|error| error.context(&name))
+    open_as(path, path, &path.display().to_string(), options)
+}
+
+/// Opens a file that goes by another name: `known_as` tells the format, `name` is for messages. See [`open`].
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(
+    path: &Path,
+    known_as: &Path,
+    name: &str,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>> {
+    let name: Arc<str> = name.into();
+    open_file(path, known_as, &name, options).map_err(|error| error.context(&name))
 }
 
 /// Reads an input from any reader; see [`open`] for the default format.
@@ -74,7 +87,12 @@ pub fn from_reader(
     source.map_err(|error| error.context(name))
 }
 
-fn open_file(path: &Path, name: &Arc<str>, options: &SourceOptions) -> Result<Box<dyn Source>> {
+fn open_file(
+    path: &Path,
+    known_as: &Path,
+    name: &Arc<str>,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>> {
     let cannot = |error| Error::io("cannot open", error);
     let mut file = File::open(path).map_err(cannot)?;
     let metadata = file.metadata().map_err(cannot)?;
@@ -83,7 +101,7 @@ fn open_file(path: &Path, name: &Arc<str>, options: &SourceOptions) -> Result<Bo
             "is a directory; name the files in it, or use a pattern",
         ));
     }
-    let expected = options.format.or_else(|| extension_format(path));
+    let expected = options.format.or_else(|| format_of(known_as));
     if !metadata.is_file() {
         // A pipe or device: no length, no second pass.
         let options = SourceOptions {
@@ -121,7 +139,7 @@ fn open_file(path: &Path, name: &Arc<str>, options: &SourceOptions) -> Result<Bo
         }
         text => {
             let codec = Codec::of(&head);
-            if let Some(named) = Codec::of_name(path).filter(|named| *named != codec) {
+            if let Some(named) = Codec::of_name(known_as).filter(|named| *named != codec) {
                 return Err(Error::data(format!(
                     "not compressed as its name says: expected=`{named:?}`, got=`{codec:?}`; \
                      rename the file"

@@ -11,6 +11,35 @@ use std::{
     sync::Arc,
 };
 
+/// Opens the files of an input, wherever they are.
+pub trait Opener: Send + Sync {
+    /// Opens one of them.
+    ///
+    /// # Errors
+    /// As [`open`].
+    fn open(&self, path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>>;
+
+    /// The length of a file; `None` where it has none, or it is not known.
+    fn num_bytes(&self, path: &Path) -> Option<u64>;
+}
+
+/// The files of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalFiles;
+
+impl Opener for LocalFiles {
+    fn open(&self, path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>> {
+        open(path, options)
+    }
+
+    fn num_bytes(&self, path: &Path) -> Option<u64> {
+        let metadata = fs::metadata(path).ok();
+        metadata
+            .filter(fs::Metadata::is_file)
+            .map(|metadata| metadata.len())
+    }
+}
+
 /// The concatenation of many files, as one [`Source`] with one schema.
 ///
 /// Every file must have the columns of the first: same names, same types, same order. Columns are
@@ -24,6 +53,7 @@ pub struct Sources {
     current: Option<Box<dyn Source>>,
     waiting: VecDeque<PathBuf>,
     options: SourceOptions,
+    opener: Arc<dyn Opener>,
     num_bytes: Option<u64>,
 }
 
@@ -33,17 +63,30 @@ impl Sources {
     /// # Errors
     /// Those of [`open`] for the first file; `Invalid` when `paths` is empty.
     pub fn new(paths: Vec<PathBuf>, options: SourceOptions) -> Result<Self> {
+        Self::with_opener(paths, options, Arc::new(LocalFiles))
+    }
+
+    /// Opens the first of `paths` by `opener`, and the others when it is their turn.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_opener(
+        paths: Vec<PathBuf>,
+        options: SourceOptions,
+        opener: Arc<dyn Opener>,
+    ) -> Result<Self> {
         let name = match paths.as_slice() {
             [path] => path.display().to_string(),
             _ => format!("{} files", paths.len()),
         };
-        let num_bytes = total_bytes(&paths);
+        let lens = paths.iter().map(|path| opener.num_bytes(path));
+        let num_bytes = lens.sum();
         let is_single = paths.len() == 1;
         let mut waiting = VecDeque::from(paths);
         let path = waiting
             .pop_front()
             .ok_or_else(|| Error::invalid("no input files were given"))?;
-        let first = open(&path, &options)?;
+        let first = opener.open(&path, &options)?;
         let schema = if is_single {
             Arc::clone(first.schema())
         } else {
@@ -65,12 +108,13 @@ impl Sources {
             current,
             waiting,
             options,
+            opener,
             num_bytes,
         })
     }
 
     fn open_next(&mut self, path: &Path) -> Result<Box<dyn Source>> {
-        let source = open(path, &self.options)?;
+        let source = self.opener.open(path, &self.options)?;
         let (expected, got) = (self.schema.fields(), source.schema().fields());
         for (idx, field) in expected.iter().enumerate() {
             let differs = |what: &str, expected: &str, found: &str| {
@@ -155,10 +199,23 @@ impl Source for Sources {
 /// # Errors
 /// As [`Sources::new`].
 pub fn open_all(paths: Vec<PathBuf>, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    open_all_with(paths, options, Arc::new(LocalFiles))
+}
+
+/// Opens files by `opener` as one source; a single one as it is.
+///
+/// # Errors
+/// As [`Sources::new`].
+pub fn open_all_with(
+    paths: Vec<PathBuf>,
+    options: &SourceOptions,
+    opener: Arc<dyn Opener>,
+) -> Result<Box<dyn Source>> {
     if let [path] = paths.as_slice() {
-        return open(path, options);
+        return opener.open(path, options);
     }
-    Ok(Box::new(Sources::new(paths, options.clone())?))
+    let sources = Sources::with_opener(paths, options.clone(), opener)?;
+    Ok(Box::new(sources))
 }
 
 /// The same columns under a schema that differs in nullability and metadata only.
@@ -166,13 +223,4 @@ fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
         .map_err(|error| Error::internal("schemas that were compared differ").with_source(error))
-}
-
-/// The files' lengths together; `None` when one is not a plain file.
-fn total_bytes(paths: &[PathBuf]) -> Option<u64> {
-    let lens = paths
-        .iter()
-        .map(|path| fs::metadata(path).ok().filter(fs::Metadata::is_file));
-    lens.map(|metadata| metadata.map(|metadata| metadata.len()))
-        .sum()
 }

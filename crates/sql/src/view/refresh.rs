@@ -3,7 +3,7 @@
 //! All that a refresh changes is one commit: states, what was seen of the sources, and, if the view is made, what it is.
 //! It is refused if another commit has changed the view since its states were read, and then done again.
 
-use std::{path::PathBuf, sync::Arc, thread::Builder};
+use std::{path::PathBuf, sync::Arc, thread::Builder, time::Instant};
 
 use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
 use arrow_schema::SchemaRef;
@@ -16,6 +16,7 @@ use datafusion::{
     logical_expr::LogicalPlan,
     sql::parser::Statement,
 };
+use tracing::debug;
 
 use super::{
     aggregation::{Aggregation, NewStates},
@@ -191,12 +192,25 @@ impl Views {
     ) -> Result<RefreshReport> {
         let _turn = self.handle.writes.lock(name).await;
         self.handle.check_writable()?;
+        let started = Instant::now();
         let mut tries = 0;
         loop {
             tries += 1;
             match self.try_refresh(name, options).await {
                 Err(error) if tries < TRIES_MAX && is_conflict(&error) => {}
-                done => return done,
+                Err(error) => return Err(error),
+                Ok(report) => {
+                    debug!(
+                        view = name,
+                        kind = ?report.kind,
+                        num_files = report.num_files,
+                        num_groups = report.num_groups,
+                        tries,
+                        seconds = started.elapsed().as_secs_f64(),
+                        "view refreshed"
+                    );
+                    return Ok(report);
+                }
             }
         }
     }

@@ -275,8 +275,14 @@ fn check_duplicates(table: &str, unique: UniqueKeys, twice: &str) -> Result<()> 
         return Ok(());
     };
     Err(Error::data(format!(
-        "{table}: {} duplicate keys (first: {}); {twice}",
-        duplicates.num_duplicate_rows, duplicates.first.key
+        "{table}: {} duplicate key{} (first: {}); {twice}",
+        duplicates.num_duplicate_rows,
+        if duplicates.num_duplicate_rows == 1 {
+            ""
+        } else {
+            "s"
+        },
+        duplicates.first.key
     )))
 }
 

@@ -117,7 +117,7 @@ fn an_overwrite_leaves_only_its_rows() {
     assert_eq!(fixture.rows("SELECT * FROM t"), ["1|one|0", "2|two|0"]);
     fixture.fails(
         "INSERT OVERWRITE t VALUES (1, 'a', 1), (1, 'b', 2)",
-        &["1 duplicate keys"],
+        &["1 duplicate key"],
     );
     assert_eq!(fixture.rows("SELECT * FROM t"), ["1|one|0", "2|two|0"]);
 }
@@ -128,7 +128,7 @@ fn keys_that_come_twice_or_are_null_are_refused() {
     let before = fixture.rows("SELECT * FROM t");
     let kind = fixture.fails(
         "INSERT INTO t VALUES (7, 'a', 1), (8, 'b', 2), (7, 'c', 3)",
-        &["t: 1 duplicate keys (first: 7)", "DISTINCT ON"],
+        &["t: 1 duplicate key (first: 7)", "DISTINCT ON"],
     );
     assert_eq!(kind, Some(ErrorKind::Data));
     fixture.fails(

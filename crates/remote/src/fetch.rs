@@ -1,0 +1,197 @@
+//! A remote file as an unnamed local one.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::{fd::AsRawFd, unix::fs::FileExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use darner_engine::{Error, ErrorKind, Result, Source, SourceOptions, open_as};
+use futures::{StreamExt, TryStreamExt};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, path::Path as Key};
+use tracing::debug;
+
+use crate::{
+    client::{Client, Stat},
+    error::{changed, failed},
+    url::{Kind, Location, shown},
+};
+
+/// Bytes that are asked for at once.
+const PART_BYTES: u64 = 16 << 20;
+
+/// Parts that are under way at once.
+const PARTS_MAX: usize = 6;
+
+/// A connection that gives nothing for so long is taken for dead.
+const STALL_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// A remote file that was fetched.
+#[derive(Debug)]
+pub struct Fetched {
+    file: File,
+    /// What it was.
+    pub stat: Stat,
+}
+
+/// Why a fetch failed.
+enum Failure {
+    Store(object_store::Error),
+    Disk(std::io::Error),
+    Stalled,
+    Changed,
+}
+
+impl Fetched {
+    /// A path under which the file can be opened in this process, as long as this lives.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+}
+
+impl Client {
+    /// Fetches a file, and opens it as [`darner_engine::open`] does. Errors name the URL.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch) and [`darner_engine::open`].
+    pub fn open(&self, path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>> {
+        let fetched = self.fetch(path)?;
+        let location = Location::parse(path)?;
+        // The extension is that of the name, not of what a query adds.
+        open_as(
+            &fetched.path(),
+            Path::new(&location.key),
+            &shown(path),
+            options,
+        )
+    }
+
+    /// Fetches a file into an unnamed one of the directory for temporary files (`TMPDIR`).
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` when the server refuses or stalls, or the disk is full.
+    pub fn fetch(&self, path: &Path) -> Result<Fetched> {
+        let started = Instant::now();
+        let location = Location::parse(path)?;
+        let name = shown(path);
+        let directory = std::env::temp_dir();
+        let no_room = |error| {
+            Error::io(
+                format!(
+                    "cannot keep `{name}` in `{}` (TMPDIR names another directory)",
+                    directory.display()
+                ),
+                error,
+            )
+        };
+        let file = tempfile::tempfile_in(&directory).map_err(no_room)?;
+        let (store, key) = (self.store(&location)?, location.key()?);
+        let target = file.try_clone().map_err(no_room)?;
+        let is_whole = location.kind == Kind::Http;
+        let fetched = self.wait(async move {
+            if is_whole {
+                whole(&store, &key, target).await
+            } else {
+                parts(&store, &key, target).await
+            }
+        })?;
+        let stat = fetched.map_err(|failure| match failure {
+            Failure::Store(error) => failed("cannot read", &name, location.kind, error),
+            Failure::Disk(error) => no_room(error),
+            Failure::Changed => changed(&name),
+            Failure::Stalled => Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "the server sends nothing any more: url=`{name}` seconds=`{}`",
+                    STALL_TIME_MAX.as_secs()
+                ),
+            ),
+        })?;
+        let (num_bytes, seconds) = (stat.num_bytes, started.elapsed().as_secs_f64());
+        debug!(url = name, num_bytes, seconds, "fetched");
+        Ok(Fetched { file, stat })
+    }
+}
+
+/// Fetches a file in one answer: not every web server gives parts.
+async fn whole(store: &Arc<dyn ObjectStore>, key: &Key, mut file: File) -> Result<Stat, Failure> {
+    let answer = store.get_opts(key, GetOptions::default()).await?;
+    let stat = Stat::from(&answer.meta);
+    let mut stream = answer.into_stream();
+    let mut num_bytes = 0;
+    while let Some(bytes) = in_time(stream.next()).await?.transpose()? {
+        num_bytes += bytes.len() as u64;
+        file.write_all(&bytes)?;
+    }
+    if num_bytes != stat.num_bytes {
+        return Err(Failure::Changed);
+    }
+    Ok(stat)
+}
+
+/// Fetches a file in parts, several at a time, all of one content.
+async fn parts(store: &Arc<dyn ObjectStore>, key: &Key, file: File) -> Result<Stat, Failure> {
+    let options = GetOptions {
+        head: true,
+        ..GetOptions::default()
+    };
+    let meta = store.get_opts(key, options).await?.meta;
+    let starts = (0..meta.size).step_by(usize::try_from(PART_BYTES).unwrap_or(usize::MAX));
+    let parts = starts.map(|start| part(store, key, &meta, start, &file));
+    futures::stream::iter(parts)
+        .buffer_unordered(PARTS_MAX)
+        .try_collect::<()>()
+        .await?;
+    Ok(Stat::from(&meta))
+}
+
+async fn part(
+    store: &Arc<dyn ObjectStore>,
+    key: &Key,
+    meta: &ObjectMeta,
+    start: u64,
+    file: &File,
+) -> Result<(), Failure> {
+    let end = meta.size.min(start + PART_BYTES);
+    let options = GetOptions {
+        range: Some(GetRange::Bounded(start..end)),
+        if_match: meta.e_tag.clone(),
+        ..GetOptions::default()
+    };
+    let answer = store.get_opts(key, options).await?;
+    // Not every server minds the condition.
+    if answer.meta.e_tag != meta.e_tag || answer.meta.size != meta.size {
+        return Err(Failure::Changed);
+    }
+    let mut stream = answer.into_stream();
+    let mut at = start;
+    while let Some(bytes) = in_time(stream.next()).await?.transpose()? {
+        file.write_all_at(&bytes, at)?;
+        at += bytes.len() as u64;
+    }
+    if at != end {
+        return Err(Failure::Changed);
+    }
+    Ok(())
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::time::timeout(STALL_TIME_MAX, future)
+        .await
+        .map_err(|_| Failure::Stalled)
+}
+
+impl From<object_store::Error> for Failure {
+    fn from(error: object_store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
