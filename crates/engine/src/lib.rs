@@ -42,8 +42,9 @@ pub use self::{
         create_into, to_writer, write_file,
     },
     source::{
-        CsvOptions, Format, LocalFiles, Opener, Piece, Source, SourceOptions, Sources, expand,
-        format_of, from_reader, open, open_all, open_all_with, open_as, parse_data_type,
+        CsvOptions, Format, LocalFiles, MappedSource, Opener, Piece, Source, SourceOptions,
+        Sources, expand, format_of, from_reader, open, open_all, open_all_with, open_as,
+        parse_data_type,
     },
     unique::{Duplicates, FirstDuplicate, NullKey, OnDuplicate, UniqueKeys, UniqueRows},
 };

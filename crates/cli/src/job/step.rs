@@ -10,7 +10,6 @@ use std::{
 
 use darner_engine::{
     Encoding, Error, JoinSpec, LoadMode, OnDuplicate, OnMiss, Result, SinkOptions, SourceOptions,
-    parse_data_type,
 };
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -20,6 +19,7 @@ use serde::{
 use crate::{
     args::{Compression, parse_bytes},
     enrichment::{Gates, JoinGates},
+    storage::shown,
     time::{duration_text, parse_duration},
 };
 
@@ -37,6 +37,9 @@ pub(crate) struct DimensionStep {
     pub(crate) mode: ModeName,
     #[serde(default)]
     pub(crate) on_duplicate: OnDuplicateName,
+    /// The columns that the table has, as in SELECT; those of the files unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) columns: Option<OneOrMore>,
     pub(crate) null: Option<OneOrMore>,
     pub(crate) delimiter: Option<char>,
     pub(crate) quote: Option<char>,
@@ -328,8 +331,8 @@ impl EnrichStep {
             };
             return Err(Error::invalid(format!(
                 "{what}: to=`{}` unmatched=`{}`",
-                self.to.display(),
-                unmatched.display()
+                shown(&self.to),
+                shown(unmatched)
             )));
         }
         self.sink_options().map(drop)
@@ -381,14 +384,7 @@ impl InputFields<'_> {
             options.csv.quote = ascii("quote", quote)?;
         }
         for declared in self.types {
-            let (column, data_type) = declared.split_once('=').ok_or_else(|| {
-                Error::invalid(format!(
-                    "a type is declared as COLUMN = TYPE: got=`{declared}`"
-                ))
-            })?;
-            options
-                .types
-                .push((column.trim().to_owned(), parse_data_type(data_type.trim())?));
+            options.declare(declared)?;
         }
         Ok(options)
     }

@@ -224,3 +224,40 @@ fn check_finds_what_a_run_would_fail_on() {
     }
     assert!(!place.path("store").exists());
 }
+
+/// A table has the columns that its step says, and dates as its files write them.
+#[test]
+fn a_dimension_has_the_columns_that_are_asked_for() {
+    let place = Place::new();
+    place.write("a.csv", "id;since;note\n1;29.11.2026;x\n2;;y\n");
+    place.write("f.csv", "id\n1\n");
+    let job = "store = 'store'
+[dimension.d]
+from = 'a.csv'
+key = 'key'
+delimiter = ';'
+types = ['since = date(%d.%m.%Y)']
+columns = ['cast(id as int) as key', 'since', 'upper(note) as note']
+[enrich.f]
+from = 'f.csv'
+join = 'd on id=key'
+to = 'o.csv'
+";
+    place.write("job.toml", job);
+    let check = place.ok(&["check", "job.toml"]);
+    let columns = "3 columns: key Int32 key, since Date32, note Utf8";
+    assert!(check.stdout.contains(columns), "{}", check.stdout);
+    place.ok(&["run", "job.toml"]);
+    let rows = place.ok(&["--store", "store", "scan", "d", "--format", "csv"]);
+    assert_eq!(rows.stdout, "key,since,note\n1,2026-11-29,X\n2,,Y\n");
+    let rows = std::fs::read_to_string(place.path("o.csv")).unwrap();
+    assert_eq!(rows, "id,since,note\n1,2026-11-29,X\n");
+    let again = place.ok(&["run", "job.toml"]);
+    assert!(again.stderr.contains("d: unchanged"), "{}", again.stderr);
+    // A value of another format is an error with its line; so is a column that is not there.
+    place.write("a.csv", "id;since;note\n1;29.11.2026;x\n2;2026-11-29;y\n");
+    let words = ["a.csv", "line 3", "%d.%m.%Y", "2026-11-29"];
+    place.fails(&["run", "job.toml"], 1, &words);
+    place.write("job.toml", &job.replace("'since',", "'sinse',"));
+    place.fails(&["run", "job.toml"], 2, &["sinse"]);
+}

@@ -2,6 +2,7 @@
 
 use super::{
     CsvOptions, Format, Piece, Source, SourceOptions,
+    dates::DateFormat,
     guard::guarded,
     infer::ColumnInference,
     options::{project, unknown_column},
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::{Error, Result};
 use arrow_array::{
-    Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray,
+    Array, ArrayRef, RecordBatch, RecordBatchOptions,
     builder::{Float64Builder, Int64Builder, StringBuilder},
 };
 use arrow_cast::{CastOptions, can_cast_types, cast_with_options};
@@ -31,6 +32,8 @@ struct Shared {
     /// For each column of the schema its place in a row.
     indices: Vec<usize>,
     num_fields: usize,
+    /// For each column of the schema how its dates are written, if not as usual.
+    date_formats: Vec<Option<DateFormat>>,
     dialect: Dialect,
 }
 
@@ -91,13 +94,27 @@ impl CsvSource {
                 )));
             }
         }
+        for (column, _) in &options.csv.date_formats {
+            if all.column_with_name(column).is_none() {
+                return Err(unknown_column(&all, column).context("format"));
+            }
+        }
         let (indices, schema) = project(&all, options.projection.as_deref())?;
+        let mut date_formats = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            let mut formats = options.csv.date_formats.iter();
+            let format = formats.find(|(column, _)| column == field.name());
+            let format =
+                format.map(|(column, text)| DateFormat::new(column, text, field.data_type()));
+            date_formats.push(format.transpose()?);
+        }
         let num_fields = all.fields().len();
         let indices = indices.unwrap_or_else(|| (0..num_fields).collect());
         let shared = Arc::new(Shared {
             schema,
             indices,
             num_fields,
+            date_formats,
             dialect,
         });
         Ok(Self {
@@ -328,8 +345,8 @@ fn decode(shared: &Shared, chunk: &Chunk, bytes: &[u8]) -> Result<RecordBatch> {
     }
     let columns = builders
         .into_iter()
-        .zip(shared.schema.fields())
-        .map(|(builder, field)| finish(shared, chunk, bytes, builder, field))
+        .enumerate()
+        .map(|(column, builder)| finish(shared, chunk, bytes, builder, column))
         .collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(num_rows));
     RecordBatch::try_new_with_options(Arc::clone(&shared.schema), columns, &options)
@@ -368,8 +385,9 @@ fn finish(
     chunk: &Chunk,
     bytes: &[u8],
     builder: ColumnBuilder,
-    field: &Field,
+    column: usize,
 ) -> Result<ArrayRef> {
+    let field = shared.schema.field(column);
     let text = match builder {
         ColumnBuilder::Int64(mut builder) => return Ok(Arc::new(builder.finish())),
         ColumnBuilder::Float64(mut builder) => return Ok(Arc::new(builder.finish())),
@@ -378,27 +396,30 @@ fn finish(
     if field.data_type() == &DataType::Utf8 {
         return Ok(Arc::new(text));
     }
-    let text: ArrayRef = Arc::new(text);
-    // Values that cannot be cast become null, which tells where they are; the cast's own error does
-    // not.
-    let options = CastOptions {
-        safe: true,
-        ..CastOptions::default()
+    // Values that are none become null, which tells where they are; the cast's own error does not.
+    let format = shared.date_formats[column].as_ref();
+    let values = if let Some(format) = format {
+        format.parse(&text, field.data_type())?
+    } else {
+        let options = CastOptions {
+            safe: true,
+            ..CastOptions::default()
+        };
+        cast_with_options(&text, field.data_type(), &options)
+            .map_err(|error| super::malformed(format_args!("column `{}`", field.name()), error))?
     };
-    let values = cast_with_options(&text, field.data_type(), &options)
-        .map_err(|error| super::malformed(format_args!("column `{}`", field.name()), error))?;
     if values.null_count() == text.null_count() {
         return Ok(values);
     }
     let row = (0..text.len())
         .find(|row| values.is_null(*row) && text.is_valid(*row))
         .unwrap_or(0);
-    let value = text
-        .as_any()
-        .downcast_ref::<StringArray>()
-        .map_or("", |text| text.value(row));
     let line = line_of_row(shared, chunk, bytes, row);
-    Err(bad_value(field, value).context(format_args!("line {line}")))
+    let mut error = bad_value(field, text.value(row));
+    if let Some(format) = format {
+        error = error.context(format_args!("format `{}`", format.text()));
+    }
+    Err(error.context(format_args!("line {line}")))
 }
 
 /// The line in which a chunk's row starts; found by reading again, for an error message.

@@ -52,6 +52,11 @@ impl JsonSource {
                 None => without_null_type(field),
             });
         }
+        if let Some((column, format)) = options.csv.date_formats.first() {
+            return Err(Error::invalid(format!(
+                "formats of dates are for CSV: column=`{column}` format=`{format}`"
+            )));
+        }
         for (column, data_type) in &options.types {
             match fields.iter_mut().find(|field| field.name() == column) {
                 Some(field) => *field = Field::new(column, data_type.clone(), true),

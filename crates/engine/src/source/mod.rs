@@ -7,6 +7,7 @@
 
 mod csv;
 mod data_type;
+mod dates;
 mod expand;
 mod guard;
 mod infer;
@@ -25,7 +26,7 @@ pub use data_type::parse_data_type;
 pub use expand::{expand, format_of};
 pub use open::{from_reader, open, open_as};
 pub use options::{CsvOptions, Format, SourceOptions};
-pub use sources::{LocalFiles, Opener, Sources, open_all, open_all_with};
+pub use sources::{LocalFiles, MappedSource, Opener, Sources, open_all, open_all_with};
 
 pub(crate) use guard::guarded;
 pub(crate) use options::KNOWN_EXTENSIONS;

@@ -1,5 +1,6 @@
 //! What a caller may say about an input: [`Format`], [`SourceOptions`], [`CsvOptions`].
 
+use super::parse_data_type;
 use crate::{Error, Result};
 use arrow_cast::can_cast_types;
 use arrow_schema::{DataType, SchemaRef};
@@ -156,6 +157,38 @@ impl Default for SourceOptions {
 }
 
 impl SourceOptions {
+    /// Declares the type of a column as people write it: `zip = string`, or with a format of `strftime`
+    /// `day = date(%d.%m.%Y)` and `at = timestamp[us, UTC](%d.%m.%Y %H:%M)`.
+    ///
+    /// # Errors
+    /// `Invalid` for another form, or an unknown type.
+    /// # Examples
+    /// ```
+    /// use darner_engine::SourceOptions;
+    ///
+    /// let mut options = SourceOptions::default();
+    /// options.declare("day = date(%d.%m.%Y)")?;
+    /// assert_eq!(options.csv.date_formats[0].1, "%d.%m.%Y");
+    /// # Ok::<(), darner_engine::Error>(())
+    /// ```
+    pub fn declare(&mut self, text: &str) -> Result<()> {
+        let (column, declared) = text.split_once('=').ok_or_else(|| {
+            Error::invalid(format!("a type is declared as COLUMN=TYPE: got=`{text}`"))
+        })?;
+        let (column, declared) = (column.trim(), declared.trim());
+        let format = declared
+            .split_once('(')
+            .and_then(|(name, format)| Some((name, format.strip_suffix(')')?)))
+            .filter(|(_, format)| format.contains('%'));
+        let data_type = parse_data_type(format.map_or(declared, |(name, _)| name).trim())?;
+        if let Some((_, format)) = format {
+            let format = (column.to_owned(), format.to_owned());
+            self.csv.date_formats.push(format);
+        }
+        self.types.push((column.to_owned(), data_type));
+        Ok(())
+    }
+
     /// The type that a text column is to be read as, if the caller has said or knows one.
     pub(super) fn type_of(&self, column: &str) -> Option<&DataType> {
         let known = self
@@ -179,6 +212,9 @@ pub struct CsvOptions {
     pub null_text: Vec<String>,
     /// The byte around fields that hold a delimiter, a quote or a line break.
     pub quote: u8,
+    /// How dates and times of columns are written, as formats of `strftime`: columns whose type is declared as a date or a
+    /// timestamp. Others are written as ISO 8601 says.
+    pub date_formats: Vec<(String, String)>,
 }
 
 impl Default for CsvOptions {
@@ -188,6 +224,7 @@ impl Default for CsvOptions {
             has_header: true,
             null_text: vec![String::new()],
             quote: b'"',
+            date_formats: Vec::new(),
         }
     }
 }

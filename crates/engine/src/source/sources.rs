@@ -1,7 +1,7 @@
 //! Many files as one input.
 
 use super::{Piece, Source, SourceOptions, open};
-use crate::{Error, Result};
+use crate::{BatchMap, Error, Result};
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Schema, SchemaRef};
 use std::{
@@ -191,6 +191,39 @@ impl Source for Sources {
         self.current
             .as_ref()
             .map_or(&self.name, |current| current.name())
+    }
+}
+
+/// A source whose batches become others.
+pub struct MappedSource {
+    inner: Box<dyn Source>,
+    map: Arc<dyn BatchMap>,
+}
+
+impl MappedSource {
+    /// Gives each batch of `inner` to `map`, which was made for its schema.
+    pub fn new(inner: Box<dyn Source>, map: Arc<dyn BatchMap>) -> Self {
+        Self { inner, map }
+    }
+}
+
+impl Source for MappedSource {
+    fn schema(&self) -> &SchemaRef {
+        self.map.schema()
+    }
+
+    fn next_piece(&mut self) -> Result<Option<Piece>> {
+        let map = Arc::clone(&self.map);
+        let map = move |batches: Vec<RecordBatch>| batches.iter().map(|b| map.map(b)).collect();
+        Ok(self.inner.next_piece()?.map(|piece| piece.map(map)))
+    }
+
+    fn num_bytes(&self) -> Option<u64> {
+        self.inner.num_bytes()
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
     }
 }
 

@@ -156,6 +156,7 @@ fn csv_dialects_are_honoured() {
         has_header: false,
         null_text: vec!["NA".into()],
         quote: b'\'',
+        date_formats: Vec::new(),
     };
     let batch = read(&path, &options).unwrap();
     assert_eq!(batch.schema().field(0).name(), "column_1");
