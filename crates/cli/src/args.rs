@@ -344,7 +344,8 @@ pub(crate) struct Input {
     /// The character around CSV fields that hold delimiters.
     #[arg(long, value_name = "CHAR", value_parser = parse_delimiter)]
     pub(crate) quote: Option<u8>,
-    /// The type of a CSV or NDJSON column, such as zip=string or day=date.
+    /// The type of a CSV or NDJSON column, such as zip=string or day=date; in CSV also with how dates are written, such as
+    /// 'day=date(%d.%m.%Y)'.
     #[arg(long = "type", value_name = "COL=TYPE")]
     pub(crate) types: Vec<String>,
 }

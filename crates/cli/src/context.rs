@@ -131,7 +131,7 @@ impl Context {
         options.read_only = false;
         options.allow_files = true;
         options.cancel = Some(Arc::clone(&self.cancel));
-        options.remote = Some(storage::client()?);
+        options.remote = Some(storage::client());
         let session = Session::with_options(options)?;
         session.register_store(Arc::clone(store));
         Ok(session)

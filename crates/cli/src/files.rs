@@ -1,6 +1,7 @@
 //! Inputs and outputs as the command line and jobs name them.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -8,9 +9,7 @@ use std::{
 use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow_cast::pretty::pretty_format_batches;
 use arrow_schema::{DataType, SchemaRef};
-use darner_engine::{
-    CsvOptions, Error, ErrorKind, Format, SinkOptions, SourceOptions, parse_data_type,
-};
+use darner_engine::{CsvOptions, Error, ErrorKind, Format, SinkOptions, SourceOptions};
 use darner_store::Store;
 use indicatif::HumanCount;
 
@@ -19,7 +18,7 @@ use crate::{
     context::Context,
     error::{Failure, Result, stdout_failure},
     print,
-    storage::{create, expand, is_url, shown, write_file},
+    storage::{create, expand, is_url, normal, shown, write_file},
 };
 
 /// The most rows that are printed as a table: its column widths depend on all of them.
@@ -39,12 +38,7 @@ pub(crate) fn source_options(input: &Input) -> Result<SourceOptions> {
     }
     options.csv.null_text.extend(input.null.iter().cloned());
     for declared in &input.types {
-        let (column, data_type) = declared.split_once('=').ok_or_else(|| {
-            Error::invalid(format!("a type is declared as COL=TYPE: got=`{declared}`"))
-        })?;
-        options
-            .types
-            .push((column.trim().to_owned(), parse_data_type(data_type.trim())?));
+        options.declare(declared)?;
     }
     Ok(options)
 }
@@ -58,8 +52,9 @@ pub(crate) fn input_paths(patterns: &[String]) -> Result<Vec<PathBuf>> {
         return Ok(vec![PathBuf::from("-")]);
     }
     let paths = expand(patterns)?;
-    for (i, path) in paths.iter().enumerate() {
-        if paths[..i].contains(path) {
+    let mut seen = HashSet::with_capacity(paths.len());
+    for path in &paths {
+        if !seen.insert(normal(path)) {
             return Err(
                 Error::invalid(format!("file is given twice: file=`{}`", shown(path))).into(),
             );
@@ -90,7 +85,7 @@ pub(crate) fn check_outputs(store_dir: &Path, inputs: &[PathBuf], outputs: &[&Pa
     };
     let place = |path: &PathBuf| {
         if is_url(path) {
-            Some(path.clone())
+            Some(normal(path))
         } else {
             path.canonicalize().ok()
         }
@@ -129,7 +124,7 @@ pub(crate) fn check_outputs(store_dir: &Path, inputs: &[PathBuf], outputs: &[&Pa
 /// Where a file is or will be, links resolved. `None` if its directory does not exist.
 fn place_of(path: &Path) -> Option<PathBuf> {
     if is_url(path) {
-        return Some(path.to_owned());
+        return Some(normal(path));
     }
     path.canonicalize().ok().or_else(|| {
         let parent = path

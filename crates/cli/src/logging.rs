@@ -1,9 +1,6 @@
 //! What the program and its libraries tell of their work, for `--log`.
 
-use std::{
-    io::{self, IsTerminal},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use darner_engine::{Error, ErrorKind, Result};
 use tracing_subscriber::{
@@ -19,11 +16,10 @@ pub(crate) fn install(
     metrics: &Arc<Metrics>,
 ) -> Result<()> {
     let log = filter.map(|filter| {
-        let has_colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let layer = fmt::layer().with_writer(io::stderr);
         let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
             LogFormat::Json => layer.json().boxed(),
-            LogFormat::Text => layer.with_ansi(has_colors).boxed(),
+            LogFormat::Text => layer.with_ansi(false).boxed(),
         };
         layer.with_filter(filter.clone())
     });

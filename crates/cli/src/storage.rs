@@ -15,7 +15,7 @@ use darner_engine::{
 };
 use darner_remote::{Client, Stat};
 
-pub(crate) use darner_remote::{can_query, is_url, shown};
+pub(crate) use darner_remote::{can_query, is_url, name_of, normal, shown};
 
 /// Set when work is to stop.
 static CANCEL: OnceLock<Arc<AtomicBool>> = OnceLock::new();
@@ -30,13 +30,9 @@ pub(crate) fn set_cancel(cancel: &Arc<AtomicBool>) {
 }
 
 /// The client for remote files.
-pub(crate) fn client() -> Result<Arc<Client>> {
-    if let Some(client) = CLIENT.get() {
-        return Ok(Arc::clone(client));
-    }
+pub(crate) fn client() -> Arc<Client> {
     let cancel = CANCEL.get().map(Arc::clone).unwrap_or_default();
-    let client = Arc::new(Client::new(cancel)?);
-    Ok(Arc::clone(CLIENT.get_or_init(|| client)))
+    Arc::clone(CLIENT.get_or_init(|| Arc::new(Client::new(cancel))))
 }
 
 /// The files that patterns stand for.
@@ -44,7 +40,7 @@ pub(crate) fn expand(patterns: &[String]) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for pattern in patterns {
         if is_url(Path::new(pattern)) {
-            paths.append(&mut client()?.expand(pattern)?);
+            paths.append(&mut client().expand(pattern)?);
         } else {
             paths.append(&mut darner_engine::expand(std::slice::from_ref(pattern))?);
         }
@@ -64,15 +60,14 @@ impl Opener for Anywhere {
         if !is_url(path) {
             return LocalFiles.num_bytes(path);
         }
-        // A guess for the progress line is not worth a request.
-        None
+        client().listed_bytes(path)
     }
 }
 
 /// Opens an input.
 pub(crate) fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>> {
     if is_url(path) {
-        return client()?.open(path, options);
+        return client().open(path, options);
     }
     darner_engine::open(path, options)
 }
@@ -89,15 +84,24 @@ pub(crate) fn create(
     options: &SinkOptions,
 ) -> Result<Box<dyn Sink>> {
     if is_url(path) {
-        return client()?.create(path, schema, options);
+        return client().create(path, schema, options);
     }
     darner_engine::create(path, schema, options)
+}
+
+/// Finds out whether [`create`] would take a path's format, these columns and options.
+pub(crate) fn check_output(path: &Path, schema: &SchemaRef, options: &SinkOptions) -> Result<()> {
+    if is_url(path) {
+        let checked = darner_engine::check_output(&name_of(path), schema, options);
+        return checked.map_err(|error| error.context(shown(path)));
+    }
+    darner_engine::check_output(path, schema, options)
 }
 
 /// Writes a small file, which appears whole.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     if is_url(path) {
-        return client()?.put(path, bytes.to_vec());
+        return client().put(path, bytes.to_vec());
     }
     darner_engine::write_file(path, bytes)
 }
@@ -105,7 +109,7 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Reads a small file; `None` if there is none.
 pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
     if is_url(path) {
-        return client()?.get(path);
+        return client().get(path);
     }
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -120,7 +124,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
 /// Removes a file; false if there was none.
 pub(crate) fn remove(path: &Path) -> Result<bool> {
     if is_url(path) {
-        return client()?.delete(path);
+        return client().delete(path);
     }
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -146,15 +150,17 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
 /// # Errors
 /// `NotFound` if there is none.
 pub(crate) fn stat(path: &Path) -> Result<Stat> {
-    client()?
+    client()
         .stat(path)?
         .ok_or_else(|| Error::not_found(format!("there is no such file: url=`{}`", shown(path))))
 }
 
 /// Learns in one go what is in a remote directory, so that its files need not be asked for one by one.
-pub(crate) fn survey(directory: &Path) -> Result<()> {
-    if is_url(directory) {
-        client()?.survey(directory)?;
+pub(crate) fn survey(directory: &Path) {
+    if is_url(directory)
+        && let Err(error) = client().survey(directory)
+    {
+        // Its files are asked for one by one then.
+        tracing::debug!(directory = shown(directory), %error, "cannot list");
     }
-    Ok(())
 }

@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     future::Future,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
@@ -55,35 +56,58 @@ pub struct Stat {
     pub tag: String,
 }
 
-/// Reads and writes remote files. Connections are kept.
-#[derive(Debug)]
+/// Reads and writes remote files. Connections to object stores are kept.
 pub struct Client {
-    runtime: Runtime,
+    /// From the first request on.
+    runtime: OnceLock<Runtime>,
     /// Set when waits are to stop.
     cancel: Arc<AtomicBool>,
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
     /// What listings told of files that were not asked for since.
     listed: Mutex<HashMap<String, Stat>>,
+    /// The place that each host stands for in SQL, which has no regard for what is before it.
+    hosts: Mutex<HashMap<String, String>>,
+}
+
+/// Without addresses, which may hold signatures.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// Threads that wait are not waited for: a client may be dropped on one of them.
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Client {
     /// A client without connections; its calls fail with `Cancelled` once `cancel` is set.
-    ///
-    /// # Errors
-    /// `Unavailable` when the system gives no threads.
-    pub fn new(cancel: Arc<AtomicBool>) -> Result<Self> {
+    pub fn new(cancel: Arc<AtomicBool>) -> Self {
+        Self {
+            runtime: OnceLock::new(),
+            cancel,
+            stores: Mutex::default(),
+            listed: Mutex::default(),
+            hosts: Mutex::default(),
+        }
+    }
+
+    fn runtime(&self) -> Result<&Runtime> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
         let runtime = Builder::new_multi_thread()
             .worker_threads(NUM_THREADS)
             .thread_name("darner-remote")
             .enable_all()
             .build()
             .map_err(|error| Error::io("cannot start threads", error))?;
-        Ok(Self {
-            runtime,
-            cancel,
-            stores: Mutex::default(),
-            listed: Mutex::default(),
-        })
+        Ok(self.runtime.get_or_init(|| runtime))
     }
 
     /// What is known of a file; `None` if there is none. What [`expand`](Self::expand) has learnt is told once, without
@@ -101,6 +125,20 @@ impl Client {
         Ok(self.head(&location)?.as_ref().map(Stat::from))
     }
 
+    /// The length of a file as a listing told it, if one did.
+    pub fn listed_bytes(&self, path: &Path) -> Option<u64> {
+        let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(listed.get(path.to_str()?)?.num_bytes)
+    }
+
+    /// Forgets what a listing told of a file that is another now.
+    pub(crate) fn forget(&self, path: &Path) {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = path.to_str() {
+            listed.remove(path);
+        }
+    }
+
     /// Writes a small file in one step, also when the work is to stop: it may say how far that has come.
     ///
     /// # Errors
@@ -108,9 +146,10 @@ impl Client {
     pub fn put(&self, path: &Path, bytes: Vec<u8>) -> Result<()> {
         let location = Location::parse(path)?;
         let (store, key) = (self.store(&location)?, location.key()?);
+        self.forget(path);
         let put = async move { store.put(&key, PutPayload::from(bytes)).await.map(drop) };
         self.wait_on(put, END_TIME_MAX)?
-            .map_err(|error| failed("cannot write", &shown(path), location.kind, error))
+            .map_err(|error| failed("cannot write", &shown(path), location.kind, &error))
     }
 
     /// Reads a small file; `None` if there is none.
@@ -124,7 +163,7 @@ impl Client {
         match self.wait(get)? {
             Ok(bytes) => Ok(Some(bytes.into())),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed("cannot read", &shown(path), location.kind, error)),
+            Err(error) => Err(failed("cannot read", &shown(path), location.kind, &error)),
         }
     }
 
@@ -135,10 +174,11 @@ impl Client {
     pub fn delete(&self, path: &Path) -> Result<bool> {
         let location = Location::parse(path)?;
         let (store, key) = (self.store(&location)?, location.key()?);
+        self.forget(path);
         match self.wait(async move { store.delete(&key).await })? {
             Ok(()) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(failed("cannot remove", &shown(path), location.kind, error)),
+            Err(error) => Err(failed("cannot remove", &shown(path), location.kind, &error)),
         }
     }
 
@@ -151,6 +191,21 @@ impl Client {
         let place = url::Url::parse(&location.place).map_err(|error| {
             Error::invalid(format!("malformed URL: url=`{}`", shown(path))).with_source(error)
         })?;
+        let host = format!(
+            "{}://{}",
+            place.scheme(),
+            place.host_str().unwrap_or_default()
+        );
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = hosts.entry(host).or_insert_with(|| location.place.clone());
+        if *known != location.place {
+            return Err(Error::invalid(format!(
+                "statements of one session read one container of an account: url=`{}` known=`{known}`; name containers \
+                 as az://CONTAINER",
+                shown(path)
+            )));
+        }
+        drop(hosts);
         Ok((place, self.store(&location)?))
     }
 
@@ -162,14 +217,20 @@ impl Client {
             head: location.kind != Kind::Http,
             ..GetOptions::default()
         };
-        let head = async move { Ok(store.get_opts(&key, options).await?.meta) };
+        let head = async move {
+            let asked = store.get_opts(&key, options);
+            let answer = tokio::time::timeout(RETRY_TIME_MAX * 2, asked).await;
+            answer.map(|answer| answer.map(|answer| answer.meta))
+        };
+        let name = location.shown();
         match self.wait(head)? {
-            Ok(meta) => Ok(Some(meta)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => {
-                let name = shown(Path::new(&location.with_key(&location.key)));
-                Err(failed("cannot read", &name, location.kind, error))
-            }
+            Ok(Ok(meta)) => Ok(Some(meta)),
+            Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
+            Ok(Err(error)) => Err(failed("cannot read", &name, location.kind, &error)),
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("the server does not answer: url=`{name}`"),
+            )),
         }
     }
 
@@ -193,7 +254,10 @@ impl Client {
             let remedy = credentials(location.kind).unwrap_or("see the cause");
             Error::invalid(format!("cannot be reached: url=`{place}`; {remedy}")).with_source(error)
         })?;
-        stores.insert(location.place.clone(), Arc::clone(&store));
+        // An address is one file.
+        if location.kind != Kind::Http {
+            stores.insert(location.place.clone(), Arc::clone(&store));
+        }
         Ok(store)
     }
 
@@ -217,7 +281,7 @@ impl Client {
         let mut stopped: Option<Instant> = None;
         let (sender, receiver) = mpsc::sync_channel(1);
         // Not `block_on`, which a thread of another runtime may not call.
-        let task = self.runtime.spawn(async move {
+        let task = self.runtime()?.spawn(async move {
             // Who waited may have given up.
             let _ = sender.send(future.await);
         });

@@ -6,13 +6,15 @@ use object_store::Error as StoreError;
 use crate::url::Kind;
 
 /// The error of a request for `name`.
-pub(crate) fn failed(action: &str, name: &str, kind: Kind, error: StoreError) -> Error {
-    let (error_kind, remedy) = match &error {
+pub(crate) fn failed(action: &str, name: &str, kind: Kind, error: &StoreError) -> Error {
+    let text = scrubbed(&error.to_string());
+    let asks = |word: &&str| text.contains(*word);
+    let (error_kind, remedy) = match error {
         StoreError::NotFound { .. } => {
             return Error::not_found(format!("{action}: there is no such file: url=`{name}`"));
         }
         StoreError::Precondition { .. } | StoreError::NotModified { .. } => {
-            return changed(name).with_source(error);
+            return changed(name).with_source(text);
         }
         StoreError::InvalidPath { .. } => (ErrorKind::Invalid, None),
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
@@ -20,11 +22,32 @@ pub(crate) fn failed(action: &str, name: &str, kind: Kind, error: StoreError) ->
         }
         // Where no credentials are given they are asked for from the cloud's own machines, whose answer never comes
         // elsewhere.
-        StoreError::Generic { .. } => (ErrorKind::Unavailable, credentials(kind)),
+        StoreError::Generic { .. } if CREDENTIALS.iter().any(asks) => {
+            (ErrorKind::Unavailable, credentials(kind))
+        }
         _ => (ErrorKind::Unavailable, None),
     };
     let remedy = remedy.map_or_else(String::new, |remedy| format!("; {remedy}"));
-    Error::new(error_kind, format!("{action}: url=`{name}`{remedy}")).with_source(error)
+    Error::new(error_kind, format!("{action}: url=`{name}`{remedy}")).with_source(text)
+}
+
+/// Words in errors that are about who asks.
+const CREDENTIALS: [&str; 6] = ["169.254", "metadata", "oken", "redential", "401 ", "403 "];
+
+/// What a library says of an error, without signatures in addresses and without what a server repeats of the request.
+fn scrubbed(text: &str) -> String {
+    let (text, code) = match text.split_once("<Code>") {
+        Some((text, rest)) => (text, rest.split('<').next()),
+        None => (text, None),
+    };
+    let text = text.split(['<', '{']).next().unwrap_or_default();
+    let words = text.split(' ').map(|word| match word.split_once('?') {
+        Some((address, _)) if address.contains("://") => address,
+        _ => word,
+    });
+    let text = words.collect::<Vec<_>>().join(" ");
+    let code = code.map_or_else(String::new, |code| format!(" ({code})"));
+    format!("{}{code}", text.trim_end_matches([' ', ':']))
 }
 
 /// The error for a file that is another now than when its reading began.
@@ -53,5 +76,25 @@ pub(crate) fn credentials(kind: Kind) -> Option<&'static str> {
              AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_ID and its kin; AZURE_SKIP_SIGNATURE=true asks without",
         ),
         Kind::Http => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_servers_repeat_is_not_told() {
+        for (text, expected) in [
+            (
+                "Error performing GET https://h/x.csv?sig=SECRET in 2ms - status code: 403 Forbidden: <?xml?><Error>\
+                 <Code>SignatureDoesNotMatch</Code><X>SECRET</X>",
+                "Error performing GET https://h/x.csv in 2ms - status code: 403 Forbidden (SignatureDoesNotMatch)",
+            ),
+            ("refused: {\"token\": \"SECRET\"}", "refused"),
+            ("disk full", "disk full"),
+        ] {
+            assert_eq!(scrubbed(text), expected);
+        }
     }
 }

@@ -33,7 +33,7 @@ impl Client {
         let location = Location::parse(path)?;
         if location.kind == Kind::Http {
             // `?` begins the query of an address.
-            if location.key.contains(['*', '[']) {
+            if location.name.contains(['*', '[']) {
                 return Err(Error::invalid(format!(
                     "a web server does not list its files, name them: url=`{}`",
                     shown(path)
@@ -72,7 +72,8 @@ impl Client {
     /// `Unavailable` when the server cannot be asked. Web servers are not asked.
     pub fn survey(&self, directory: &Path) -> Result<()> {
         let location = Location::parse(directory)?;
-        if location.kind == Kind::Http {
+        // A whole bucket is no directory that was made for this.
+        if location.kind == Kind::Http || location.key.is_empty() {
             return Ok(());
         }
         let found = self.list(&location, location.key.trim_end_matches('/'), false)?;
@@ -129,14 +130,12 @@ impl Client {
             store.list(prefix).try_collect::<Vec<ObjectMeta>>().await
         };
         let found = self.wait(list)?.map_err(|error| {
-            let url = location.with_key(&location.key);
             // A place that has nothing of this name lists nothing; what is missing is the place.
             if error.to_string().contains("404 Not Found") {
                 let place = &location.place;
-                return Error::not_found(format!("there is no such bucket: url=`{place}`"))
-                    .with_source(error);
+                return Error::not_found(format!("there is no such bucket: url=`{place}`"));
             }
-            failed("cannot list", &shown(Path::new(&url)), location.kind, error)
+            failed("cannot list", &location.shown(), location.kind, &error)
         })?;
         let key = |meta: &ObjectMeta| Key::as_ref(&meta.location).to_owned();
         Ok(found.into_iter().map(|meta| (key(&meta), meta)).collect())

@@ -60,10 +60,9 @@ impl Client {
     pub fn open(&self, path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>> {
         let fetched = self.fetch(path)?;
         let location = Location::parse(path)?;
-        // The extension is that of the name, not of what a query adds.
         open_as(
             &fetched.path(),
-            Path::new(&location.key),
+            Path::new(&location.name),
             &shown(path),
             options,
         )
@@ -99,7 +98,7 @@ impl Client {
             }
         })?;
         let stat = fetched.map_err(|failure| match failure {
-            Failure::Store(error) => failed("cannot read", &name, location.kind, error),
+            Failure::Store(error) => failed("cannot read", &name, location.kind, &error),
             Failure::Disk(error) => no_room(error),
             Failure::Changed => changed(&name),
             Failure::Stalled => Error::new(
@@ -118,7 +117,7 @@ impl Client {
 
 /// Fetches a file in one answer: not every web server gives parts.
 async fn whole(store: &Arc<dyn ObjectStore>, key: &Key, mut file: File) -> Result<Stat, Failure> {
-    let answer = store.get_opts(key, GetOptions::default()).await?;
+    let answer = in_time(store.get_opts(key, GetOptions::default())).await??;
     let stat = Stat::from(&answer.meta);
     let mut stream = answer.into_stream();
     let mut num_bytes = 0;
@@ -138,7 +137,7 @@ async fn parts(store: &Arc<dyn ObjectStore>, key: &Key, file: File) -> Result<St
         head: true,
         ..GetOptions::default()
     };
-    let meta = store.get_opts(key, options).await?.meta;
+    let meta = in_time(store.get_opts(key, options)).await??.meta;
     let starts = (0..meta.size).step_by(usize::try_from(PART_BYTES).unwrap_or(usize::MAX));
     let parts = starts.map(|start| part(store, key, &meta, start, &file));
     futures::stream::iter(parts)
@@ -161,9 +160,9 @@ async fn part(
         if_match: meta.e_tag.clone(),
         ..GetOptions::default()
     };
-    let answer = store.get_opts(key, options).await?;
+    let answer = in_time(store.get_opts(key, options)).await??;
     // Not every server minds the condition.
-    if answer.meta.e_tag != meta.e_tag || answer.meta.size != meta.size {
+    if Stat::from(&answer.meta) != Stat::from(meta) {
         return Err(Failure::Changed);
     }
     let mut stream = answer.into_stream();

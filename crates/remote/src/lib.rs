@@ -18,5 +18,5 @@ mod url;
 pub use self::{
     client::{Client, Stat},
     fetch::Fetched,
-    url::{can_query, is_url, shown},
+    url::{can_query, is_url, name_of, normal, shown},
 };

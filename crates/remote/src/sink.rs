@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arrow_array::RecordBatch;
@@ -32,6 +32,9 @@ const PARTS_MAX: u64 = 9_000;
 /// Parts that are under way at once; each is in memory.
 const PARTS_AT_ONCE: usize = 4;
 
+/// How long is waited, once the work is to stop, for a file to become visible.
+const COMMIT_TIME_MAX: Duration = Duration::from_mins(2);
+
 /// A web server takes a file in one request, which is in memory.
 const HTTP_BYTES_MAX: u64 = 1 << 30;
 
@@ -53,7 +56,7 @@ struct Upload {
 
 enum State {
     /// Small enough to be sent with its name.
-    Whole(Arc<dyn ObjectStore>, Key, Vec<u8>),
+    Whole(Arc<dyn ObjectStore>, Key, File, u64),
     Parts(Parts),
 }
 
@@ -74,7 +77,7 @@ impl Client {
     ) -> Result<Box<dyn Sink>> {
         let location = Location::parse(path)?;
         location.key()?;
-        if location.key.is_empty() || location.key.ends_with('/') {
+        if location.name.is_empty() || location.name.ends_with('/') {
             return Err(Error::invalid(format!(
                 "is a directory; name a file in it: url=`{}`",
                 shown(path)
@@ -91,7 +94,7 @@ impl Client {
         };
         let file = tempfile::tempfile_in(&directory).map_err(no_room)?;
         let writer = file.try_clone().map_err(no_room)?;
-        let name = Path::new(&location.key);
+        let name = Path::new(&location.name);
         let inner = create_into(name, &shown(path), Box::new(writer), schema, options)?;
         Ok(Box::new(RemoteSink {
             client: Arc::clone(self),
@@ -124,16 +127,15 @@ impl Client {
                     ),
                 ));
             }
-            let bytes = read_at(&file, 0, num_bytes).map_err(unread)?;
             return Ok(Upload {
                 client: Arc::clone(self),
                 path: path.to_path_buf(),
                 kind,
-                state: Some(State::Whole(store, key, bytes)),
+                state: Some(State::Whole(store, key, file, num_bytes)),
             });
         }
         let upload = self.wait(async move { store.put_multipart(&key).await })?;
-        let cannot = |error| failed("cannot write", &shown(path), kind, error);
+        let cannot = |error| failed("cannot write", &shown(path), kind, &error);
         let upload = upload.map_err(cannot)?;
         let part_bytes = PART_BYTES.max(num_bytes.div_ceil(PARTS_MAX));
         let parts = Arc::new(Mutex::new(upload));
@@ -202,21 +204,29 @@ impl Sink for RemoteSink {
 impl Upload {
     /// Makes the file visible.
     fn complete(mut self) -> Result<()> {
+        // What is begun is ended, also if the work is to stop: other outputs may be visible already, and this belongs to
+        // them.
+        self.client.forget(&self.path);
         let done = match &self.state {
-            Some(State::Whole(store, key, bytes)) => {
+            Some(State::Whole(store, key, file, num_bytes)) => {
                 let (store, key) = (Arc::clone(store), key.clone());
-                let payload = PutPayload::from(bytes.clone());
-                self.client
-                    .wait(async move { store.put(&key, payload).await })
+                let bytes = read_at(file, 0, *num_bytes).map_err(|error| {
+                    Error::io(
+                        format!("cannot read what is sent to `{}`", shown(&self.path)),
+                        error,
+                    )
+                })?;
+                let put = async move { store.put(&key, PutPayload::from(bytes)).await };
+                self.client.wait_on(put, COMMIT_TIME_MAX)
             }
             Some(State::Parts(parts)) => {
                 let parts = Arc::clone(parts);
-                self.client
-                    .wait(async move { parts.lock().await.complete().await })
+                let complete = async move { parts.lock().await.complete().await };
+                self.client.wait_on(complete, COMMIT_TIME_MAX)
             }
             None => return Ok(()),
         };
-        done?.map_err(|error| failed("cannot write", &shown(&self.path), self.kind, error))?;
+        done?.map_err(|error| failed("cannot write", &shown(&self.path), self.kind, &error))?;
         self.state = None;
         Ok(())
     }

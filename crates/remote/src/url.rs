@@ -1,6 +1,6 @@
 //! URLs of remote files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use darner_engine::{Error, Result};
 use object_store::path::Path as Key;
@@ -32,18 +32,35 @@ pub(crate) enum Kind {
 }
 
 /// A place and a name in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) kind: Kind,
-    /// `s3://bucket`, or of a web server the scheme, the host, and the query that goes with each request.
+    /// `s3://bucket`; of a web server the whole address, as it was typed.
     pub(crate) place: String,
-    /// The name: as it is in an object store, percent-decoded from the URL of a web server. Without a slash before it.
+    /// The name in an object store, as it was typed, without a slash before it. Empty for a web server.
     pub(crate) key: String,
+    /// The name for people, and for formats by extension: the key, or the last part of an address.
+    pub(crate) name: String,
 }
 
 /// Whether a path is the URL of a remote file.
 pub fn is_url(path: &Path) -> bool {
     path.to_str().is_some_and(|text| kind(text).is_some())
+}
+
+/// A URL in the form that all have which name the same file; other paths as they are.
+pub fn normal(path: &Path) -> PathBuf {
+    match Location::parse(path) {
+        Ok(location) if location.kind != Kind::Http => {
+            PathBuf::from(location.with_key(&location.key))
+        }
+        _ => path.to_path_buf(),
+    }
+}
+
+/// What a file is called, for formats that names tell: a web address without what is not a part of its name.
+pub fn name_of(path: &Path) -> PathBuf {
+    Location::parse(path).map_or_else(|_| path.to_path_buf(), |location| location.name.into())
 }
 
 /// Whether SQL can read remote files in place: those of object stores.
@@ -60,7 +77,11 @@ pub fn shown(path: &Path) -> String {
         return text;
     }
     let Ok(mut url) = Url::parse(&text) else {
-        return text;
+        // Not an address; it may hold secrets all the same.
+        let text = text.split(['?', '#']).next().unwrap_or_default();
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        let rest = rest.rsplit('@').next().unwrap_or_default();
+        return format!("{scheme}://{rest}");
     };
     url.set_query(None);
     url.set_fragment(None);
@@ -91,17 +112,16 @@ impl Location {
         if kind == Kind::Http {
             let url = Url::parse(text)
                 .map_err(|error| invalid("malformed web address").with_source(error))?;
-            let key = Key::from_url_path(url.path())
-                .map_err(|error| invalid("malformed web address").with_source(error))?;
-            let query = url.query().map(|query| format!("/?{query}"));
+            if !url.username().is_empty() || url.password().is_some() {
+                return Err(invalid("users and passwords in addresses are not sent"));
+            }
+            let path = Key::from_url_path(url.path());
+            let name = path.as_ref().ok().and_then(Key::filename);
             return Ok(Self {
                 kind,
-                place: format!(
-                    "{}{}",
-                    &url[..url::Position::BeforePath],
-                    query.unwrap_or_default()
-                ),
-                key: key.as_ref().to_owned(),
+                place: text.to_owned(),
+                key: String::new(),
+                name: name.unwrap_or_default().to_owned(),
             });
         }
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
@@ -111,11 +131,16 @@ impl Location {
         if bucket.contains(GLOB) {
             return Err(invalid("a bucket is named, not a pattern"));
         }
-        let scheme = &text[..text.len() - rest.len()];
+        if key.starts_with('/') || key.contains("//") {
+            return Err(invalid("a name with an empty part (//) cannot be reached"));
+        }
+        let scheme = text[..text.len() - rest.len()].to_ascii_lowercase();
+        let scheme = if scheme == "s3a://" { "s3://" } else { &scheme };
         Ok(Self {
             kind,
-            place: format!("{}{bucket}", scheme.to_ascii_lowercase()),
+            place: format!("{scheme}{bucket}"),
             key: key.to_owned(),
+            name: key.to_owned(),
         })
     }
 
@@ -127,15 +152,23 @@ impl Location {
         Key::parse(&self.key).map_err(|error| {
             Error::invalid(format!(
                 "not a name that an object can have: url=`{}`",
-                shown(Path::new(&self.with_key(&self.key)))
+                self.shown()
             ))
             .with_source(error)
         })
     }
 
-    /// The URL of another name in the same place. Not for web servers.
+    /// The URL of another name in the same object store.
     pub(crate) fn with_key(&self, key: &str) -> String {
         format!("{}/{key}", self.place)
+    }
+
+    /// The URL, as it may be told to others.
+    pub(crate) fn shown(&self) -> String {
+        match self.kind {
+            Kind::Http => shown(Path::new(&self.place)),
+            _ => self.with_key(&self.key),
+        }
     }
 }
 
@@ -158,12 +191,7 @@ mod tests {
                 "abfss://c@acc.dfs.core.windows.net",
                 "x/y.parquet",
             ),
-            ("http://h:80/a%20b/c.csv", "http://h", "a b/c.csv"),
-            (
-                "https://u:p@h/c.csv?sig=1%2F2#x",
-                "https://u:p@h/?sig=1%2F2",
-                "c.csv",
-            ),
+            ("S3A://b/x", "s3://b", "x"),
         ] {
             let location = parse(text);
             assert_eq!(
@@ -175,7 +203,14 @@ mod tests {
         for text in ["x/s3:/b", "file:///x", "c:\\x", "ftp://x/y", "s3:x"] {
             assert!(!is_url(Path::new(text)), "{text}");
         }
-        for text in ["s3:///x", "s3://*/x", "http://", "https://[/x"] {
+        for text in [
+            "s3:///x",
+            "s3://*/x",
+            "s3://b//x",
+            "http://",
+            "https://[/x",
+            "https://u:p@h/x",
+        ] {
             assert!(Location::parse(Path::new(text)).is_err(), "{text}");
         }
     }
@@ -187,7 +222,12 @@ mod tests {
             "https://h/c.csv"
         );
         assert_eq!(shown(Path::new("s3://b/a?b")), "s3://b/a?b");
-        let error = Location::parse(Path::new("https://u:secret@/?sig=secret")).unwrap_err();
-        assert!(!format!("{error:?}").contains("sig=secret"));
+        for text in [
+            "https://u:SECRET@/?sig=SECRET",
+            "https://u:SECRET@h:99999/x.csv?sig=SECRET",
+        ] {
+            let error = Location::parse(Path::new(text)).err().unwrap();
+            assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");
+        }
     }
 }

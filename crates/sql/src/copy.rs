@@ -16,6 +16,7 @@ use std::{
 
 use arrow_schema::SchemaRef;
 use darner_engine::Error;
+use darner_remote::shown;
 use datafusion::{
     catalog::Session,
     common::{
@@ -160,6 +161,13 @@ impl FileFormat for WholeFormat {
         } else {
             input
         };
+        if let Some(target) = config.table_paths.iter().find(|url| url.scheme() != "file") {
+            // DataFusion would complete an upload that has failed.
+            return Err(to_datafusion(Error::invalid(format!(
+                "COPY writes files of this machine: file=`{}`; darner sql -o writes others",
+                shown(Path::new(target.as_str()))
+            ))));
+        }
         let Some(file) = WholeFile::of(&config) else {
             let writer = self
                 .0

@@ -12,9 +12,11 @@ use crate::{
     error::Result,
     files::check_outputs,
     print,
+    storage::{is_url, shown},
 };
 
 pub(crate) fn backup(context: &Context, args: &Backup) -> Result<()> {
+    check_local(&args.dir)?;
     check_outputs(&context.store_dir, &[], &[&args.dir])?;
     check_empty(&args.dir, "name another directory for the backup")?;
     let report = context.read_store()?.backup(&args.dir)?;
@@ -22,6 +24,7 @@ pub(crate) fn backup(context: &Context, args: &Backup) -> Result<()> {
 }
 
 pub(crate) fn restore(context: &Context, args: &Restore) -> Result<()> {
+    check_local(&args.dir)?;
     check_empty(
         &context.store_dir,
         "move it away, or name another directory with --store",
@@ -33,6 +36,17 @@ pub(crate) fn restore(context: &Context, args: &Restore) -> Result<()> {
         error
     })?;
     say(context, &args.dir, &context.store_dir, &report)
+}
+
+fn check_local(dir: &Path) -> Result<()> {
+    if is_url(dir) {
+        return Err(Error::invalid(format!(
+            "a backup is a directory of this machine: dir=`{}`; copy its files from there",
+            shown(dir)
+        ))
+        .into());
+    }
+    Ok(())
 }
 
 /// Refuses a directory in which something is: the store does too, but cannot know what the user can do about it.

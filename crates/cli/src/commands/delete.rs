@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use arrow_select::{concat::concat_batches, filter::filter_record_batch, take::take};
-use darner_engine::{Error, OnDuplicate, UniqueKeys, check_is_table, load_dimension, open};
+use darner_engine::{Error, OnDuplicate, UniqueKeys, check_is_table, load_dimension};
 
 use crate::{
     args::Delete,
@@ -14,6 +14,7 @@ use crate::{
     files::source_options,
     keys::parse_keys,
     print,
+    storage::open,
 };
 
 pub(crate) fn run(context: &Context, args: &Delete) -> Result<()> {

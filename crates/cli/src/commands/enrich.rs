@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use darner_engine::{JoinSpec, SinkOptions, check_output};
+use darner_engine::{JoinSpec, SinkOptions};
 use darner_store::Store;
 use indicatif::{HumanBytes, HumanCount};
 
@@ -16,7 +16,7 @@ use crate::{
     metrics::tell_report,
     print,
     report::Times,
-    storage::{open_all, shown},
+    storage::{check_output, open_all, shown},
 };
 
 pub(crate) fn run(context: &Context, args: &Enrich) -> Result<()> {

@@ -20,7 +20,7 @@ use crate::{
     error::Result,
     files::input_paths,
     print,
-    storage::{is_url, open, shown, write_file},
+    storage::{self, is_url, open, shown, write_file},
 };
 
 /// Rows of a file that are looked at.
@@ -61,6 +61,15 @@ struct Reference {
 }
 
 pub(crate) fn run(context: &Context, args: &Init) -> Result<()> {
+    if let Some(path) = &args.output
+        && is_url(path)
+    {
+        return Err(Error::invalid(format!(
+            "a job file is a file of this machine: file=`{}`",
+            shown(path)
+        ))
+        .into());
+    }
     if let Some(path) = &args.output
         && path.exists()
     {
@@ -193,6 +202,7 @@ fn texts(column: &dyn Array, mut take: impl FnMut(String)) {
 
 /// The name of a table for a file: its own, in letters that need no quotes.
 fn name_of(path: &Path) -> String {
+    let path = storage::name_of(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.split('.').next().unwrap_or_default();
     let letter = |c: char| {

@@ -10,8 +10,8 @@ use std::{
 };
 
 use arrow_schema::{Schema, SchemaRef};
-use darner_engine::{DimensionBuilder, Error, LoadMode, Source, check_output, is_view};
-use darner_sql::{Session, SessionOptions};
+use darner_engine::{BatchMap, DimensionBuilder, Error, LoadMode, Source, is_view};
+use darner_sql::{Expressions, Session, SessionOptions};
 use darner_store::{Store, TableSnapshot, TableSpec};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
@@ -22,7 +22,7 @@ use super::{
     memory::{DimensionMemory, Due, EnrichMemory},
     order::{Step, in_order, only, reads},
     step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep, ViewStep},
-    steps::{can_be_table, plan},
+    steps::{can_be_table, open_dimension, plan},
 };
 use crate::{
     context::Context,
@@ -33,7 +33,7 @@ use crate::{
     names::hint,
     print,
     report::{kind, on},
-    storage::{client, open_all, shown},
+    storage::{check_output, client, open_all, shown},
 };
 
 /// Columns that are listed of a step.
@@ -209,7 +209,13 @@ impl Checker<'_> {
         }
         "load".clone_into(&mut checked.why);
         checked.action = "load";
-        let mut inputs = self.inputs(&step.from, checked, |paths| open_all(paths, &options))?;
+        let mut inputs = self.inputs(&step.from, checked, |paths| {
+            open_dimension(step, paths, &options)
+        })?;
+        if let (None, Some(columns)) = (&inputs.source, &step.columns) {
+            let columns = Expressions::new(&inputs.schema, None, Some(&columns.to_vec()))?;
+            inputs.schema = Arc::clone(columns.schema());
+        }
         let key = step.key.to_vec();
         let spec = TableSpec::new(&with_key(&inputs.schema, &key), &key)?;
         let size = match &mut inputs.source {
@@ -404,7 +410,7 @@ impl Checker<'_> {
         options.num_threads = self.context.num_threads;
         options.allow_files = true;
         options.write_remedy = "a summary only reads".into();
-        options.remote = Some(client()?);
+        options.remote = Some(client());
         let session = Session::with_options(options)?;
         if let Some(store) = &self.store {
             session.register_store(Arc::clone(store));

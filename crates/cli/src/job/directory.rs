@@ -78,8 +78,8 @@ pub(super) fn run(
     for (place, _) in &todo.due {
         is_done.remove(place);
     }
-    remove_stale(&root, &todo.manifest)?;
     if !todo.due.is_empty() {
+        remove_stale(&root, todo.manifest.entries().values())?;
         let dimensions = Dimensions::load(context, store, &base)?;
         let expected = expected_schema(&root, &todo, &is_done);
         let mut worker = Worker {
@@ -112,8 +112,8 @@ pub(super) fn run(
                     print::counted(entry.report.rows_written, "row")
                 ),
             );
-            todo.manifest.add(entry)?;
-            remove_stale(&root, &todo.manifest)?;
+            todo.manifest.add(entry.clone())?;
+            remove_stale(&root, std::iter::once(&entry))?;
         }
     }
     let mut num_removed = 0;
@@ -165,7 +165,7 @@ pub(super) fn run(
 pub(super) fn todo(job: &Job, store: &Store, step: &EnrichStep) -> Result<Todo> {
     let inputs = inputs(&job.patterns(&step.from)?)?;
     let root = job.path(&step.to);
-    survey(&root)?;
+    survey(&root);
     let manifest = Manifest::read(&root)?;
     let joins = step.joins()?;
     let versions = joins
@@ -325,12 +325,19 @@ fn is_there(root: &Path, entry: &Entry) -> bool {
 }
 
 /// Removes files that were replaced by others of other names. None of them belongs to another input.
-fn remove_stale(root: &Path, manifest: &Manifest) -> Result<()> {
-    let entries = manifest.entries().values();
+fn remove_stale<'e>(root: &Path, entries: impl Iterator<Item = &'e Entry>) -> Result<()> {
     for path in entries.flat_map(|entry| &entry.stale) {
         remove(&root.join(path))?;
     }
     Ok(())
+}
+
+/// A local path from the root, and a remote one as it is.
+fn from_root(path: &Path) -> PathBuf {
+    if is_url(path) {
+        return path.to_owned();
+    }
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Removes what was made of an input that is gone, as far as nobody has changed it since.
@@ -354,8 +361,7 @@ fn remove_entry(
     // Only where this step writes such files: what a manifest says is not enough to remove a file elsewhere.
     let unmatched = step.unmatched.as_ref().map(|path| job.path(path));
     if let (Some(known), Some(directory)) = (&entry.unmatched, unmatched)
-        && std::path::absolute(&directory)
-            .is_ok_and(|directory| known.path().starts_with(directory))
+        && known.path().starts_with(from_root(&directory))
         && Fingerprint::of(known.path()).is_ok_and(|found| found == *known)
     {
         num_removed += usize::from(remove(known.path())?);

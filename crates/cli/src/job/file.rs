@@ -37,7 +37,10 @@ use super::{
     step::{DimensionStep, EnrichStep, OneOrMore, Steps, SummaryStep, ViewStep},
     variables::{self, Setting},
 };
-use crate::{context::no_remote_store, storage::is_url};
+use crate::{
+    context::no_remote_store,
+    storage::{is_url, shown},
+};
 
 /// A whole job.
 #[derive(Debug, Deserialize)]
@@ -103,7 +106,7 @@ impl Job {
                 if let Some(other) = writers.insert(normal(&self.path(output)), name) {
                     return Err(Error::invalid(format!(
                         "two outputs are one file: enrich=`{other}` enrich=`{name}` file=`{}`",
-                        output.display()
+                        shown(output)
                     )));
                 }
             }

@@ -66,8 +66,9 @@ pub(super) struct Manifest {
     file: Option<File>,
     /// Whether the file is to be written anew before something is added: it is missing, cut off, or has old lines.
     is_clean: bool,
-    /// Since when a remote manifest lacks what was added.
-    unwritten_since: Option<Instant>,
+    /// Whether a remote manifest lacks what was added, and when it was written.
+    is_behind: bool,
+    written: Option<Instant>,
 }
 
 impl Manifest {
@@ -82,7 +83,8 @@ impl Manifest {
             entries: BTreeMap::new(),
             file: None,
             is_clean: false,
-            unwritten_since: None,
+            is_behind: false,
+            written: None,
         };
         let Some(text) = read_file(&manifest.path)? else {
             return Ok(manifest);
@@ -156,19 +158,20 @@ impl Manifest {
 
     /// Brings to the place of the manifest what it does not have yet. Nothing waits where files can be appended to.
     pub(super) fn flush(&mut self) -> Result<()> {
-        if self.unwritten_since.is_some() {
+        if self.is_behind {
             self.rewrite()?;
-            self.unwritten_since = None;
+            self.is_behind = false;
+            self.written = Some(Instant::now());
         }
         Ok(())
     }
 
     fn write_later(&mut self) -> Result<()> {
-        let since = *self.unwritten_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < REMOTE_PAUSE {
-            return Ok(());
-        }
-        self.flush()
+        self.is_behind = true;
+        let is_early = self
+            .written
+            .is_some_and(|written| written.elapsed() < REMOTE_PAUSE);
+        if is_early { Ok(()) } else { self.flush() }
     }
 
     fn append(&mut self, line: &Line) -> Result<()> {

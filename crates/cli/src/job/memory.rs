@@ -3,7 +3,7 @@
 //! A memory is a watermark `run/KIND/NAME` of the store: the step as the job file has it, the fingerprints of its files
 //! and the versions of its tables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use darner_engine::{Error, JoinSpec, Result};
 use darner_store::Store;
@@ -13,7 +13,11 @@ use super::{
     file::Job,
     step::{DimensionStep, EnrichStep},
 };
-use crate::{fingerprint::Fingerprint, report::Report};
+use crate::{
+    fingerprint::Fingerprint,
+    report::Report,
+    storage::{is_url, shown},
+};
 
 /// What a dimension was loaded from. Remembered by the commit that loads it.
 #[derive(Debug, Deserialize, Serialize, PartialEq)]
@@ -180,8 +184,22 @@ fn differs(
 }
 
 pub(super) fn as_json(step: &impl Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(step)
-        .map_err(|error| Error::internal("step cannot be encoded").with_source(error))
+    let mut value = serde_json::to_value(step)
+        .map_err(|error| Error::internal("step cannot be encoded").with_source(error))?;
+    without_secrets(&mut value);
+    Ok(value)
+}
+
+/// Addresses without signatures: these are another each time, and not to be kept.
+fn without_secrets(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) if is_url(Path::new(text)) => {
+            *text = shown(Path::new(text));
+        }
+        serde_json::Value::Array(values) => values.iter_mut().for_each(without_secrets),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(without_secrets),
+        _ => {}
+    }
 }
 
 /// What was remembered; nothing if it was written by another version of this program.

@@ -6,9 +6,12 @@ use std::{
     time::Instant,
 };
 
-use darner_engine::{Error, ErrorKind, LoadMode, LoadOptions, load_table};
+use darner_engine::{
+    Error, ErrorKind, LoadMode, LoadOptions, MappedSource, Source, SourceOptions, load_table,
+};
 use darner_sql::{
-    OnDimensionChange, RefreshKind, RefreshOptions, Session, SessionOptions, relations_of,
+    Expressions, OnDimensionChange, RefreshKind, RefreshOptions, Session, SessionOptions,
+    relations_of,
 };
 use darner_store::Store;
 use indicatif::HumanCount;
@@ -98,7 +101,7 @@ fn open_session(context: &Context, job: &Job, store: &Arc<Store>) -> Result<Sess
     options.allow_files = true;
     options.write_remedy = "a summary only reads".into();
     options.cancel = Some(Arc::clone(context.cancel()));
-    options.remote = Some(client()?);
+    options.remote = Some(client());
     let session = Session::with_options(options)?;
     session.register_store(Arc::clone(store));
     for (name, step) in &job.enrich.0 {
@@ -110,6 +113,20 @@ fn open_session(context: &Context, job: &Job, store: &Arc<Store>) -> Result<Sess
         }
     }
     Ok(session)
+}
+
+/// The rows of a dimension's files, with the columns of its table.
+pub(super) fn open_dimension(
+    step: &DimensionStep,
+    paths: Vec<PathBuf>,
+    options: &SourceOptions,
+) -> darner_engine::Result<Box<dyn Source>> {
+    let source = open_all(paths, options)?;
+    let Some(columns) = &step.columns else {
+        return Ok(source);
+    };
+    let columns = Expressions::new(source.schema(), None, Some(&columns.to_vec()))?;
+    Ok(Box::new(MappedSource::new(source, Arc::new(columns))))
 }
 
 /// Whether SQL can read what an enrichment has written.
@@ -149,7 +166,7 @@ fn load(
     if mode == LoadMode::Upsert {
         source_options.known_types = known_types(store, name);
     }
-    let mut source = open_all(paths, &source_options)?;
+    let mut source = open_dimension(step, paths, &source_options)?;
     let (control, bar) = context.control(name);
     let options = LoadOptions {
         key: Some(step.key.to_vec()),

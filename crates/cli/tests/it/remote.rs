@@ -91,7 +91,11 @@ impl S3 {
 
     fn command(&self, place: &Place, args: &[&str]) -> Command {
         let mut command = place.command();
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
         command
+            .env("NO_PROXY", "*")
             .env("AWS_ENDPOINT_URL", format!("http://{}", self.address))
             .env("AWS_ACCESS_KEY_ID", KEY_ID)
             .env("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -256,6 +260,7 @@ key = 'k'
 from = 's3://lake/in/**/*.csv'
 join = { join = 't on k', max_miss_rate = 0.5 }
 to = 's3://lake/out/'
+unmatched = 's3://lake/un/'
 format = 'csv'
 on_vanished_input = 'remove'
 report = 's3://lake/report.json'
@@ -295,6 +300,8 @@ fn a_job_in_a_bucket_does_what_is_due() {
         "out/a.csv",
         "out/x/b.csv",
         "report.json",
+        "un/a.csv",
+        "un/x/b.csv",
     ];
     assert_eq!(s3.keys(), all);
     assert_eq!(s3.read("out/x/b.csv"), "k,name\n1,one\n7,\n");
@@ -317,11 +324,18 @@ fn a_job_in_a_bucket_does_what_is_due() {
     s3.write("in/c.csv", "k\n1\n9\n");
     fs::remove_file(s3.path("in/x/b.csv")).unwrap();
     let run = s3.ok(&place, &["run", "job.toml"]);
-    for words in ["1 of 2 files", "1 file removed"] {
+    for words in ["1 of 2 files", "2 files removed"] {
         assert!(run.stderr.contains(words), "{} lacks {words}", run.stderr);
     }
     assert_eq!(s3.read("out/c.csv"), "k,name\n1,one\n9,\n");
-    assert!(!s3.path("out/x/b.csv").exists());
+    assert!(!s3.path("out/x/b.csv").exists() && !s3.path("un/x/b.csv").exists());
+    // A dimension that is another now, and then nothing.
+    s3.write("dim.csv", "k,name\n1,uno\n2,two\n");
+    let run = s3.ok(&place, &["run", "job.toml"]);
+    assert!(run.stderr.contains("2 of 2 files"), "{}", run.stderr);
+    assert_eq!(s3.read("out/c.csv"), "k,name\n1,uno\n9,\n");
+    let run = s3.ok(&place, &["run", "job.toml"]);
+    assert!(run.stderr.contains("facts: unchanged"), "{}", run.stderr);
     // An output that somebody has removed is made again.
     fs::remove_file(s3.path("out/c.csv")).unwrap();
     let run = s3.ok(&place, &["run", "job.toml"]);
@@ -373,6 +387,10 @@ fn a_bucket_says_what_is_wrong_and_keeps_what_it_had() {
         3,
         &["no such bucket", "s3://nowhere"],
     );
+    let same = enrich("s3://lake/in/f.csv", "S3A://lake/in/f.csv");
+    s3.fails(&place, &same, 2, &["one of the inputs"]);
+    let backup = ["backup", "s3://lake/backup"];
+    s3.fails(&place, &backup, 2, &["directory of this machine"]);
     s3.fails(&place, &enrich("s3:///f.csv", out), 2, &["no bucket"]);
     s3.fails(
         &place,
@@ -470,6 +488,11 @@ fn facts_come_from_the_web_and_signatures_stay_secret() {
     let args = |from| ["enrich", from, "--with", "d on k", "-o", "o.parquet"];
     place.fails(&args(&none), 3, &[&none]);
     place.fails(&args(&many), 2, &["does not list its files"]);
+    // Not even where nobody listens.
+    let closed = "http://127.0.0.1:1/f.csv?sig=SECRET";
+    let run = place.run(&args(closed));
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(!run.stderr.contains("SECRET"), "{}", run.stderr);
     let query = format!("SELECT * FROM '{none}'");
     place.fails(&["sql", &query], 2, &["load or enrich"]);
 }

@@ -151,6 +151,8 @@ fn run(place: &Place, command: &str) -> String {
         .current_dir(place.dir())
         .env("PATH", format!("{}:{path}", bin.display()))
         .env("HOME", place.dir())
+        .env("LC_ALL", "C")
+        .env_remove("CLICOLOR_FORCE")
         .env_remove("DARNER_STORE")
         .env_remove("DARNER_LOG")
         .stdin(Stdio::null())
@@ -159,7 +161,25 @@ fn run(place: &Place, command: &str) -> String {
     let text = String::from_utf8(output.stdout).unwrap();
     let dir = place.dir().canonicalize().unwrap();
     let text = text.replace(dir.to_str().unwrap(), "[..]");
-    let mut text: String = text.lines().map(|line| stable(line) + "\n").collect();
+    let lines: Vec<String> = text.lines().map(stable).collect();
+    // The width of a column of moments is another from one to the next.
+    let has_moment = lines
+        .iter()
+        .any(|line| line.starts_with('|') && line.contains("[..]"));
+    let narrow = |line: &String| {
+        if !has_moment || !line.starts_with(['|', '+']) {
+            return line.clone();
+        }
+        if line.starts_with('+') {
+            return line
+                .split('+')
+                .map(|cell| cell.get(..1).unwrap_or(""))
+                .collect::<Vec<_>>()
+                .join("+");
+        }
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let mut text: String = lines.iter().map(|line| narrow(line) + "\n").collect();
     if !output.status.success() {
         let code = output.status.code().unwrap();
         text = format!("{text}[exit code {code}]\n");

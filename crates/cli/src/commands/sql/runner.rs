@@ -57,7 +57,7 @@ impl<'c> Runner<'c> {
         options.allow_files = rights.may_name_files;
         options.write_remedy = remedies[0].into();
         options.file_remedy = remedies[1].into();
-        options.remote = rights.may_name_files.then(client).transpose()?;
+        options.remote = rights.may_name_files.then(client);
         options.cancel = Some(Arc::clone(context.cancel()));
         let session = Session::with_options(options)?;
         Ok(Self {
