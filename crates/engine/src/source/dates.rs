@@ -12,7 +12,8 @@ use chrono::{
 };
 use std::sync::Arc;
 
-/// How the texts of a column are read as dates or times: a format of `strftime`.
+/// How the texts of a column are read as dates or times: a format of `strftime`. A year of two digits from 70 on is of the
+/// twentieth century.
 #[derive(Clone, Debug)]
 pub(super) struct DateFormat {
     text: String,
@@ -124,7 +125,8 @@ mod tests {
         let ns = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
         for (format, data_type, text, expected) in [
             ("%d.%m.%Y", &DataType::Date32, "29.11.2026", "2026-11-29"),
-            ("%m/%d/%y", &DataType::Date32, "12/31/69", "1969-12-31"),
+            ("%m/%d/%y", &DataType::Date32, "12/31/69", "2069-12-31"),
+            ("%m/%d/%y", &DataType::Date32, "1/1/70", "1970-01-01"),
             ("%d.%m.%Y", &us, "29.11.2026", "2026-11-29T00:00:00"),
             (
                 "%d.%m.%Y %H:%M",

@@ -113,9 +113,9 @@ fn a_table_is_made_of_a_query() {
     );
     assert_eq!(fixture.store.table("d").unwrap().key_names(), ["b", "a"]);
     let sql = "CREATE TABLE e (PRIMARY KEY (k)) AS SELECT n % 20 AS k FROM t";
-    let kind = fixture.fails(sql, &["duplicate keys"]);
+    let kind = fixture.fails(sql, &["duplicate key"]);
     assert_eq!(kind, Some(ErrorKind::Data));
-    assert!(plain(&fixture, sql).unwrap_err().contains("duplicate keys"));
+    assert!(plain(&fixture, sql).unwrap_err().contains("duplicate key"));
     fixture.fails(
         "CREATE TABLE e (PRIMARY KEY (k)) AS SELECT NULL AS k",
         &["cannot be a key"],
