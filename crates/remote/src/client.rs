@@ -40,7 +40,7 @@ const RETRY_TIME_MAX: Duration = Duration::from_mins(1);
 const REQUEST_TIME_MAX: Duration = Duration::from_mins(5);
 
 /// How long is waited, once the work is to stop, for what is then still to be done.
-pub(crate) const END_TIME_MAX: Duration = Duration::from_secs(10);
+pub(crate) const END_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Threads that wait for the network; the work is the receiver's.
 const NUM_THREADS: usize = 2;

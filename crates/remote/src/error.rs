@@ -8,7 +8,8 @@ use crate::url::Kind;
 /// The error of a request for `name`.
 pub(crate) fn failed(action: &str, name: &str, kind: Kind, error: &StoreError) -> Error {
     let text = scrubbed(&error.to_string());
-    let asks = |word: &&str| text.contains(*word);
+    let lower = text.to_lowercase();
+    let asks = |word: &&str| lower.contains(*word);
     let (error_kind, remedy) = match error {
         StoreError::NotFound { .. } => {
             return Error::not_found(format!("{action}: there is no such file: url=`{name}`"));
@@ -32,7 +33,7 @@ pub(crate) fn failed(action: &str, name: &str, kind: Kind, error: &StoreError) -
 }
 
 /// Words in errors that are about who asks.
-const CREDENTIALS: [&str; 6] = ["169.254", "metadata", "oken", "redential", "401 ", "403 "];
+const CREDENTIALS: [&str; 6] = ["169.254", "metadata", "token", "credential", "401 ", "403 "];
 
 /// What a library says of an error, without signatures in addresses and without what a server repeats of the request.
 fn scrubbed(text: &str) -> String {

@@ -62,7 +62,7 @@ impl Client {
         self.name(
             &location,
             found.into_iter().filter(is_known),
-            || "the directory holds no file of a known format",
+            "the directory holds no file of a known format",
         )
     }
 
@@ -95,12 +95,16 @@ impl Client {
             .trim_start_matches('/')
             .contains('/');
         let found = self.list(location, &location.key[..directory], in_one)?;
-        let is_match =
-            |(key, _): &(String, ObjectMeta)| pattern.matches_with(key, MATCH) && !is_left_out(key);
+        // What some tools put in the place of a directory is no file.
+        let is_marker =
+            |key: &str, meta: &ObjectMeta| meta.size == 0 && Path::new(key).extension().is_none();
+        let is_match = |(key, meta): &(String, ObjectMeta)| {
+            pattern.matches_with(key, MATCH) && !is_left_out(key) && !is_marker(key, meta)
+        };
         self.name(
             location,
             found.into_iter().filter(is_match),
-            || "no file matches the pattern",
+            "no file matches the pattern",
         )
     }
 
@@ -146,7 +150,7 @@ impl Client {
         &self,
         location: &Location,
         found: impl Iterator<Item = (String, ObjectMeta)>,
-        nothing: impl FnOnce() -> &'static str,
+        nothing: &str,
     ) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         for (key, meta) in found {
@@ -156,7 +160,7 @@ impl Client {
         }
         if paths.is_empty() {
             let url = location.with_key(&location.key);
-            return Err(Error::not_found(format!("{}: url=`{url}`", nothing())));
+            return Err(Error::not_found(format!("{nothing}: url=`{url}`")));
         }
         paths.sort();
         Ok(paths)

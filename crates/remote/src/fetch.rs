@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::Write,
     os::{fd::AsRawFd, unix::fs::FileExt},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use tracing::debug;
 use crate::{
     client::{Client, Stat},
     error::{changed, failed},
-    url::{Kind, Location, shown},
+    url::{Kind, Location},
 };
 
 /// Bytes that are asked for at once.
@@ -29,14 +29,6 @@ const PARTS_MAX: usize = 6;
 /// A connection that gives nothing for so long is taken for dead.
 const STALL_TIME_MAX: Duration = Duration::from_mins(1);
 
-/// A remote file that was fetched.
-#[derive(Debug)]
-pub struct Fetched {
-    file: File,
-    /// What it was.
-    pub stat: Stat,
-}
-
 /// Why a fetch failed.
 enum Failure {
     Store(object_store::Error),
@@ -45,37 +37,24 @@ enum Failure {
     Changed,
 }
 
-impl Fetched {
-    /// A path under which the file can be opened in this process, as long as this lives.
-    pub fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
-    }
-}
-
 impl Client {
     /// Fetches a file, and opens it as [`darner_engine::open`] does. Errors name the URL.
     ///
     /// # Errors
-    /// As [`fetch`](Self::fetch) and [`darner_engine::open`].
+    /// Those of [`darner_engine::open`]; `Unavailable` also when the server refuses or stalls, or the disk is full.
     pub fn open(&self, path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>> {
-        let fetched = self.fetch(path)?;
         let location = Location::parse(path)?;
-        open_as(
-            &fetched.path(),
-            Path::new(&location.name),
-            &shown(path),
-            options,
-        )
+        let file = self.fetch(&location)?;
+        // Another handle of the unnamed file, with a position of its own.
+        let place = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let name = Path::new(&location.name);
+        open_as(Path::new(&place), name, &location.shown(), options)
     }
 
     /// Fetches a file into an unnamed one of the directory for temporary files (`TMPDIR`).
-    ///
-    /// # Errors
-    /// `NotFound`; `Unavailable` when the server refuses or stalls, or the disk is full.
-    pub fn fetch(&self, path: &Path) -> Result<Fetched> {
+    fn fetch(&self, location: &Location) -> Result<File> {
         let started = Instant::now();
-        let location = Location::parse(path)?;
-        let name = shown(path);
+        let name = location.shown();
         let directory = std::env::temp_dir();
         let no_room = |error| {
             Error::io(
@@ -87,7 +66,7 @@ impl Client {
             )
         };
         let file = tempfile::tempfile_in(&directory).map_err(no_room)?;
-        let (store, key) = (self.store(&location)?, location.key()?);
+        let (store, key) = (self.store(location)?, location.key()?);
         let target = file.try_clone().map_err(no_room)?;
         let is_whole = location.kind == Kind::Http;
         let fetched = self.wait(async move {
@@ -97,7 +76,7 @@ impl Client {
                 parts(&store, &key, target).await
             }
         })?;
-        let stat = fetched.map_err(|failure| match failure {
+        let num_bytes = fetched.map_err(|failure| match failure {
             Failure::Store(error) => failed("cannot read", &name, location.kind, &error),
             Failure::Disk(error) => no_room(error),
             Failure::Changed => changed(&name),
@@ -109,30 +88,30 @@ impl Client {
                 ),
             ),
         })?;
-        let (num_bytes, seconds) = (stat.num_bytes, started.elapsed().as_secs_f64());
+        let seconds = started.elapsed().as_secs_f64();
         debug!(url = name, num_bytes, seconds, "fetched");
-        Ok(Fetched { file, stat })
+        Ok(file)
     }
 }
 
-/// Fetches a file in one answer: not every web server gives parts.
-async fn whole(store: &Arc<dyn ObjectStore>, key: &Key, mut file: File) -> Result<Stat, Failure> {
+/// Fetches a file in one answer: not every web server gives parts. Gives its length.
+async fn whole(store: &Arc<dyn ObjectStore>, key: &Key, mut file: File) -> Result<u64, Failure> {
     let answer = in_time(store.get_opts(key, GetOptions::default())).await??;
-    let stat = Stat::from(&answer.meta);
+    let expected = answer.meta.size;
     let mut stream = answer.into_stream();
     let mut num_bytes = 0;
     while let Some(bytes) = in_time(stream.next()).await?.transpose()? {
         num_bytes += bytes.len() as u64;
         file.write_all(&bytes)?;
     }
-    if num_bytes != stat.num_bytes {
+    if num_bytes != expected {
         return Err(Failure::Changed);
     }
-    Ok(stat)
+    Ok(num_bytes)
 }
 
-/// Fetches a file in parts, several at a time, all of one content.
-async fn parts(store: &Arc<dyn ObjectStore>, key: &Key, file: File) -> Result<Stat, Failure> {
+/// Fetches a file in parts, several at a time, all of one content. Gives its length.
+async fn parts(store: &Arc<dyn ObjectStore>, key: &Key, file: File) -> Result<u64, Failure> {
     let options = GetOptions {
         head: true,
         ..GetOptions::default()
@@ -144,7 +123,7 @@ async fn parts(store: &Arc<dyn ObjectStore>, key: &Key, file: File) -> Result<St
         .buffer_unordered(PARTS_MAX)
         .try_collect::<()>()
         .await?;
-    Ok(Stat::from(&meta))
+    Ok(meta.size)
 }
 
 async fn part(

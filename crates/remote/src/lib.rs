@@ -17,6 +17,5 @@ mod url;
 
 pub use self::{
     client::{Client, Stat},
-    fetch::Fetched,
     url::{can_query, is_url, name_of, normal, shown},
 };

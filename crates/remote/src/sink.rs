@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use arrow_array::RecordBatch;
@@ -31,9 +31,6 @@ const PARTS_MAX: u64 = 9_000;
 
 /// Parts that are under way at once; each is in memory.
 const PARTS_AT_ONCE: usize = 4;
-
-/// How long is waited, once the work is to stop, for a file to become visible.
-const COMMIT_TIME_MAX: Duration = Duration::from_mins(2);
 
 /// A web server takes a file in one request, which is in memory.
 const HTTP_BYTES_MAX: u64 = 1 << 30;
@@ -204,8 +201,8 @@ impl Sink for RemoteSink {
 impl Upload {
     /// Makes the file visible.
     fn complete(mut self) -> Result<()> {
-        // What is begun is ended, also if the work is to stop: other outputs may be visible already, and this belongs to
-        // them.
+        // What is begun is ended, if it can be soon, also if the work is to stop: other outputs may be visible already,
+        // and this belongs to them.
         self.client.forget(&self.path);
         let done = match &self.state {
             Some(State::Whole(store, key, file, num_bytes)) => {
@@ -217,12 +214,12 @@ impl Upload {
                     )
                 })?;
                 let put = async move { store.put(&key, PutPayload::from(bytes)).await };
-                self.client.wait_on(put, COMMIT_TIME_MAX)
+                self.client.wait_on(put, END_TIME_MAX)
             }
             Some(State::Parts(parts)) => {
                 let parts = Arc::clone(parts);
                 let complete = async move { parts.lock().await.complete().await };
-                self.client.wait_on(complete, COMMIT_TIME_MAX)
+                self.client.wait_on(complete, END_TIME_MAX)
             }
             None => return Ok(()),
         };

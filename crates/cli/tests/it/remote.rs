@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     thread,
 };
 
@@ -220,6 +220,22 @@ fn a_table_is_loaded_from_a_bucket_and_facts_go_from_bucket_to_bucket() {
     let copied = "SELECT name FROM 's3://lake/dim/part%202.csv'";
     s3.ok(&place, &["sql", copied, "-o", "s3://lake/sql.ndjson"]);
     assert_eq!(s3.read("sql.ndjson"), "{\"name\":\"three\"}\n");
+    // What tools put in the place of a directory, and a statement whose failed upload DataFusion would complete.
+    s3.write("in/deep/marker", "");
+    let join = ["--with", "semi t on k", "-o", "-", "--format", "csv"];
+    let all = s3.ok(
+        &place,
+        &[&["enrich", "s3://lake/in/**/*"][..], &join].concat(),
+    );
+    assert_eq!(all.stdout, "k,v\n1,10\n3,30\n2,20\n");
+    let copy = "COPY (SELECT * FROM 's3://lake/in/*.csv') TO 's3://lake/copy.csv'";
+    s3.fails(
+        &place,
+        &["sql", copy],
+        2,
+        &["COPY writes files of this machine"],
+    );
+    assert!(!s3.path("copy.csv").exists());
     // The program leaves nothing on this machine but its store.
     assert_eq!(place.names(), ["darner-store"]);
 }
@@ -428,10 +444,8 @@ fn a_bucket_says_what_is_wrong_and_keeps_what_it_had() {
     );
     // Statements from elsewhere name no files, wherever these are.
     let mut piped = s3.command(&place, &["sql"]);
-    let piped = piped
-        .stdin(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let mut child = piped.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let piped = piped.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin
         .write_all(b"SELECT * FROM 's3://lake/in/f.csv'")
@@ -495,4 +509,51 @@ fn facts_come_from_the_web_and_signatures_stay_secret() {
     assert!(!run.stderr.contains("SECRET"), "{}", run.stderr);
     let query = format!("SELECT * FROM '{none}'");
     place.fails(&["sql", &query], 2, &["load or enrich"]);
+}
+
+/// A server that takes connections, and never answers.
+#[test]
+fn an_interrupt_ends_the_wait_for_a_server() {
+    let place = Place::new();
+    place.write("d.csv", "k,name\n1,one\n");
+    place.ok(&["load", "d", "d.csv", "--key", "k"]);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    for args in [
+        [
+            "enrich",
+            "d.csv",
+            "--with",
+            "d on k",
+            "-o",
+            "s3://lake/o.csv",
+        ],
+        [
+            "enrich",
+            "s3://lake/in.csv",
+            "--with",
+            "d on k",
+            "-o",
+            "o.csv",
+        ],
+    ] {
+        let mut command = place.command();
+        command
+            .env("NO_PROXY", "*")
+            .env("AWS_ENDPOINT_URL", format!("http://{address}"))
+            .env("AWS_ACCESS_KEY_ID", KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .args(args)
+            .stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        // It waits for the server from here on.
+        let (connection, _) = listener.accept().unwrap();
+        let id = child.id().to_string();
+        let signal = Command::new("kill").args(["-INT", &id]).status();
+        assert!(signal.unwrap().success());
+        let run = Run::of(child.wait_with_output().unwrap());
+        assert_eq!(run.code, Some(130), "{}", run.stderr);
+        drop(connection);
+        assert_eq!(place.names(), ["d.csv", "darner-store"]);
+    }
 }
