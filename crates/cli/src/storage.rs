@@ -145,6 +145,14 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
         .map_err(|error| Error::io(format!("cannot make directory `{}`", path.display()), error))
 }
 
+/// Makes the directory that a file is to lie in, so that a job runs on a fresh checkout.
+pub(crate) fn make_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) if !is_url(path) => make_directory(parent),
+        _ => Ok(()),
+    }
+}
+
 /// What is known of a remote file.
 ///
 /// # Errors

@@ -30,7 +30,9 @@ use crate::{
     metrics::tell_report,
     print,
     report::Report,
-    storage::{create, is_url, make_directory, open, remove, shown, survey, write_file},
+    storage::{
+        create, is_url, make_directory, make_parent, open, remove, shown, survey, write_file,
+    },
 };
 
 /// An input, and what it is called in the output directory.
@@ -78,8 +80,10 @@ pub(super) fn run(
     for (place, _) in &todo.due {
         is_done.remove(place);
     }
+    // A run that was killed may have left them beside those that take their place.
+    remove_stale(&root, todo.manifest.entries().values())?;
+    todo.manifest.forget_stale()?;
     if !todo.due.is_empty() {
-        remove_stale(&root, todo.manifest.entries().values())?;
         let dimensions = Dimensions::load(context, store, &base)?;
         let expected = expected_schema(&root, &todo, &is_done);
         let mut worker = Worker {
@@ -235,7 +239,11 @@ pub(super) fn inputs(patterns: &[String]) -> Result<Vec<Input>> {
         };
         for path in found {
             // The query of an address is no part of a name.
-            let name = PathBuf::from(shown(&path));
+            let name = if is_url(&path) {
+                PathBuf::from(shown(&path))
+            } else {
+                path.clone()
+            };
             let relative = name.strip_prefix(&base).unwrap_or(&name);
             let stem = without_extension(relative);
             if let Some(other) = all.insert(stem.clone(), path.clone()) {
@@ -558,11 +566,8 @@ impl Worker<'_> {
         };
         let outputs = std::iter::once(&targets.output).chain(&targets.unmatched);
         let outputs: Vec<&Path> = outputs.map(PathBuf::as_path).collect();
-        for parent in outputs.iter().filter_map(|path| path.parent()) {
-            // Of a remote file it is a text that nobody looks at.
-            if !is_url(parent) {
-                make_directory(parent)?;
-            }
+        for output in &outputs {
+            make_parent(output)?;
         }
         check_outputs(self.store_path, std::slice::from_ref(&input.path), &outputs)?;
         Ok(targets)

@@ -156,6 +156,18 @@ impl Manifest {
         Ok(())
     }
 
+    /// Forgets files that were to be removed, which they are now.
+    pub(super) fn forget_stale(&mut self) -> Result<()> {
+        if self.entries.values().all(|entry| entry.stale.is_empty()) {
+            return Ok(());
+        }
+        for entry in self.entries.values_mut() {
+            entry.stale.clear();
+        }
+        self.file = None;
+        self.rewrite()
+    }
+
     /// Brings to the place of the manifest what it does not have yet. Nothing waits where files can be appended to.
     pub(super) fn flush(&mut self) -> Result<()> {
         if self.is_behind {

@@ -13,7 +13,7 @@ use arrow_schema::SchemaRef;
 use arrow_select::take::take_record_batch;
 use darner_engine::{Error, ErrorKind, Result, Sealed, Sink, SinkOptions, Written};
 
-use crate::storage::{create, is_url, make_directory};
+use crate::storage::{create, make_parent};
 
 /// Files that are open at a time, each with a part of itself in memory.
 const PARTS_MAX: usize = 256;
@@ -223,11 +223,7 @@ impl SplitSink {
         name.push(&self.extension);
         let path = Path::new(directory).join(name);
         let full = self.root.join(&path);
-        if !is_url(&full)
-            && let Some(parent) = full.parent()
-        {
-            make_directory(parent)?;
-        }
+        make_parent(&full)?;
         let sink = create(&full, &self.schema, &self.options)?;
         part.sink = Some((path, sink));
         part.num_files += 1;

@@ -34,7 +34,7 @@ use crate::{
     files::{input_paths, known_types, print_rows},
     metrics::{float, metric, tell_report},
     print,
-    storage::{can_query, client, expand, is_url, make_directory, open_all, shown},
+    storage::{can_query, client, expand, is_url, make_parent, open_all, shown},
 };
 
 /// Does a job, or those of its steps that are named.
@@ -325,12 +325,4 @@ fn summarise(context: &Context, session: &Session, name: &str, step: &SummarySte
 pub(super) fn skipped(step: &str, is_skipped: bool) {
     let value = f64::from(u8::from(is_skipped));
     metric!("darner_step_skipped", value, step);
-}
-
-/// Makes the directory of an output, so that a job runs on a fresh checkout.
-fn make_parent(path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(parent) if !is_url(path) => Ok(make_directory(parent)?),
-        _ => Ok(()),
-    }
 }

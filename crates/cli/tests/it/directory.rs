@@ -407,3 +407,19 @@ fn random(seed: u64, bound: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     (x ^ (x >> 27)) % bound
 }
+
+/// A run that was killed after it had noted what is done, and before it had removed what that replaces.
+#[test]
+fn replaced_files_that_a_killed_run_has_left_are_removed() {
+    let place = place(JOB);
+    place.ok(&["run", "job.toml"]);
+    let manifest = place.path("out/.darner-manifest");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let left = text.replacen("\"stale\":[]", "\"stale\":[\"left.csv\"]", 1);
+    assert_ne!(text, left);
+    std::fs::write(&manifest, left).unwrap();
+    place.write("out/left.csv", "flight,dest,city\n");
+    place.ok(&["run", "job.toml"]);
+    assert!(!place.path("out/left.csv").exists());
+    assert_eq!(std::fs::read_to_string(&manifest).unwrap(), text);
+}
