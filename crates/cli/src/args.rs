@@ -1,11 +1,18 @@
 //! What was typed.
 
+mod state;
+mod view;
+
 use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use darner_engine as engine;
 use darner_store::AsOf;
 
+pub(crate) use self::{
+    state::{Namespace, State, StateDelete, StateGet, StatePut, StateScan},
+    view::{OnDimensionChange, View, ViewCreate, ViewName, ViewRefresh},
+};
 use crate::time::{parse_as_of, parse_duration};
 
 /// Enriches batches of facts from durable dimension tables.
@@ -455,196 +462,6 @@ pub(crate) struct Backup {
 pub(crate) struct Restore {
     /// The backup.
     pub(crate) dir: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum View {
-    /// Make a view, and count all rows that there are.
-    #[command(
-        after_help = "Files stand in single quotes: paths, directories or patterns. Those that do not begin at the root are \
-                            taken from the current directory, now and at every refresh.\n\n\
-                            Examples:\n  darner view create by_carrier \"SELECT carrier, count(*) AS flights FROM \
-                            'flights/*.parquet' GROUP BY carrier\"\n  \
-                            darner view create by_airline \"SELECT a.name, sum(f.distance) AS miles FROM 'flights/*.parquet' f \
-                            JOIN airlines a USING (carrier) GROUP BY a.name\" --replace"
-    )]
-    Create(ViewCreate),
-    /// Count what is new: files that are not counted yet, or changes of a table.
-    #[command(
-        after_help = "A file that is counted must stay as it is. One that has changed or is gone is an error, and the view \
-                            stays as it was; --rebuild starts over with what is there.\n\n\
-                            Examples:\n  darner view refresh by_carrier\n  darner view refresh by_carrier late/2013-12.parquet\n  \
-                            darner view refresh by_airline --on-dimension-change rebuild"
-    )]
-    Refresh(ViewRefresh),
-    /// List the views.
-    #[command(after_help = "Example:\n  darner view list")]
-    List,
-    /// Say what is known of a view: its query, what it has counted, its dimensions.
-    #[command(after_help = "Example:\n  darner view show by_carrier")]
-    Show(ViewName),
-    /// Say whether new rows alone refresh a view, and if not, why.
-    #[command(after_help = "Example:\n  darner view explain by_carrier")]
-    Explain(ViewName),
-    /// Compute a view from its sources again, and compare. Changes nothing.
-    #[command(
-        after_help = "Problems go to standard output, one on a line; the exit code is 1 if there are any.\n\n\
-                            Example:\n  darner view verify by_carrier"
-    )]
-    Verify(ViewName),
-    /// Drop a view.
-    #[command(after_help = "Example:\n  darner view drop by_carrier")]
-    Drop(ViewName),
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ViewCreate {
-    /// The view.
-    pub(crate) name: String,
-    /// Its query.
-    pub(crate) query: String,
-    /// Replace a view of that name.
-    #[arg(long, conflicts_with = "if_not_exists")]
-    pub(crate) replace: bool,
-    /// Leave a view of that name as it is.
-    #[arg(long)]
-    pub(crate) if_not_exists: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ViewRefresh {
-    /// The view.
-    pub(crate) name: String,
-    /// Files, directories or patterns to count, instead of those that the view's query names.
-    pub(crate) files: Vec<String>,
-    /// Count all rows anew.
-    #[arg(long, conflicts_with = "files")]
-    pub(crate) rebuild: bool,
-    /// What to do about dimensions that have changed since rows were joined with them.
-    #[arg(long, value_enum, default_value_t = OnDimensionChange::Keep)]
-    pub(crate) on_dimension_change: OnDimensionChange,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum OnDimensionChange {
-    /// Rows that are counted stay as they are; new rows meet the dimension as it is now.
-    Keep,
-    /// All rows are joined anew.
-    Rebuild,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ViewName {
-    /// The view.
-    pub(crate) name: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum State {
-    /// Print the value of a key.
-    #[command(
-        after_help = "Examples:\n  darner state get sessions user/7\n  darner state get pictures user/7 --raw > user7.png"
-    )]
-    Get(StateGet),
-    /// Set the value of a key; creates the namespace.
-    #[command(
-        after_help = "Examples:\n  darner state put sessions user/7 active --ttl 1h\n  \
-                            darner state put pictures user/7 - < user7.png"
-    )]
-    Put(StatePut),
-    /// Delete keys.
-    #[command(after_help = "Example:\n  darner state delete sessions user/7 user/8")]
-    Delete(StateDelete),
-    /// Print keys and values in key order, a tab between them, one pair on a line.
-    #[command(
-        after_help = "Examples:\n  darner state scan sessions --prefix user/ --limit 10 --reverse\n  \
-                            darner state scan sessions --start user/10 --end user/20"
-    )]
-    Scan(StateScan),
-    /// List the namespaces.
-    #[command(after_help = "Example:\n  darner state list")]
-    List,
-    /// Delete all keys of a namespace.
-    #[command(after_help = "Example:\n  darner state clear sessions")]
-    Clear(Namespace),
-    /// Say what is known of a namespace.
-    #[command(after_help = "Example:\n  darner state stats sessions")]
-    Stats(Namespace),
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Namespace {
-    /// The namespace.
-    pub(crate) namespace: String,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct StateGet {
-    /// The namespace.
-    pub(crate) namespace: String,
-    /// The key.
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) key: String,
-    /// The key is written, and the value printed, in hexadecimal digits.
-    #[arg(long)]
-    pub(crate) hex: bool,
-    /// Print the bytes of the value and nothing else, not even a line end.
-    #[arg(long)]
-    pub(crate) raw: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct StatePut {
-    /// The namespace.
-    pub(crate) namespace: String,
-    /// The key.
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) key: String,
-    /// The value; - takes the bytes of standard input.
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) value: String,
-    /// The entry ends after this time, such as 7d, 12h, 30m or 90s.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub(crate) ttl: Option<Duration>,
-    /// Key and value are written in hexadecimal digits.
-    #[arg(long)]
-    pub(crate) hex: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct StateDelete {
-    /// The namespace.
-    pub(crate) namespace: String,
-    /// The keys.
-    #[arg(required = true, allow_negative_numbers = true)]
-    pub(crate) keys: Vec<String>,
-    /// Keys are written in hexadecimal digits.
-    #[arg(long)]
-    pub(crate) hex: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct StateScan {
-    /// The namespace.
-    pub(crate) namespace: String,
-    /// Only keys that begin so.
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["start", "end"])]
-    pub(crate) prefix: Option<String>,
-    /// Only this key and those after it.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) start: Option<String>,
-    /// Only keys before this one.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) end: Option<String>,
-    /// The most entries to print.
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<usize>,
-    /// From the last key to the first.
-    #[arg(long)]
-    pub(crate) reverse: bool,
-    /// All bytes are written and printed in hexadecimal digits.
-    #[arg(long)]
-    pub(crate) hex: bool,
 }
 
 #[derive(Debug, ClapArgs)]

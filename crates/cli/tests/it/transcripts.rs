@@ -209,7 +209,10 @@ fn stable(line: &str) -> String {
             words.push(word.to_owned());
         }
     }
-    words.join(" ")
+    // Which unit is taken depends on the number.
+    let line = words.join(" ");
+    line.replace("[..] KiB", "[..] B")
+        .replace("[..] MiB", "[..] B")
 }
 
 fn copy_data(place: &Place) {
