@@ -38,7 +38,7 @@ macro_rules! metric {
 pub(crate) use metric;
 
 /// What the names of metrics mean.
-const HELP: [(&str, &str); 13] = [
+const HELP: [(&str, &str); 14] = [
     (
         "darner_run_success",
         "1 if the last run did all that it was to do, else 0.",
@@ -57,6 +57,10 @@ const HELP: [(&str, &str); 13] = [
     (
         "darner_dimension_rows",
         "Rows loaded into the dimension, or joined.",
+    ),
+    (
+        "darner_check_rows",
+        "Rows that a check has found, and that must not be there.",
     ),
     (
         "darner_rows_read",

@@ -41,6 +41,8 @@ const DEPTH_MAX: usize = 16;
 pub(crate) struct FileTables {
     /// What to do about it that files are not to be read, if they are not.
     refusal: Option<Cow<'static, str>>,
+    /// Where names begin.
+    directory: PathBuf,
     /// The state of the session; known once the session is there that this is a part of.
     state: OnceLock<StateOf>,
 }
@@ -54,10 +56,11 @@ impl fmt::Debug for FileTables {
 }
 
 impl FileTables {
-    /// Files are tables, or refused with this remedy.
-    pub(crate) fn new(remedy: Option<Cow<'static, str>>) -> Self {
+    /// Files are tables, those without a root in a directory, or refused with this remedy.
+    pub(crate) fn new(remedy: Option<Cow<'static, str>>, directory: PathBuf) -> Self {
         Self {
             refusal: remedy,
+            directory,
             state: OnceLock::new(),
         }
     }
@@ -84,13 +87,16 @@ impl UrlTableFactory for FileTables {
                 "statement names a file, which is not allowed here: file=`{name}`; {remedy}"
             ))));
         }
-        if !has_path(name) && !Path::new(name).exists() {
+        let placed = self.directory.join(name).into_os_string().into_string();
+        let placed = placed.ok().filter(|_| !name.contains("://"));
+        let path = placed.as_deref().unwrap_or(name);
+        if !has_path(name) && !Path::new(path).exists() {
             return Ok(None);
         }
         let Some(state) = self.state.get().and_then(|state_of| state_of()) else {
             return Ok(None);
         };
-        let table = file_table(&state, name).await.map_err(to_datafusion)?;
+        let table = file_table(&state, path).await.map_err(to_datafusion)?;
         Ok(Some(table))
     }
 }

@@ -83,7 +83,7 @@ impl Session {
             .map_err(from_datafusion)?;
         let context = SessionContext::new_with_config_rt(config, runtime);
         let refusal = (!options.allow_files).then(|| options.file_remedy.clone());
-        let files = Arc::new(FileTables::new(refusal));
+        let files = Arc::new(FileTables::new(refusal, options.directory.clone()));
         let catalogs = Arc::clone(context.state().catalog_list());
         let with_files = DynamicFileCatalog::new(catalogs, Arc::clone(&files) as _);
         let context: SessionContext = context

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -38,6 +39,9 @@ pub struct SessionOptions {
     pub file_remedy: Cow<'static, str>,
     /// A flag that stops the statement under way when it is set; it stops each later one, too, until it is reset.
     pub cancel: Option<Arc<AtomicBool>>,
+    /// The directory that names of files in `FROM` begin in; that of the process unless given. Files that are written, and
+    /// those of [`register_file`](crate::Session::register_file), are not looked for in it.
+    pub directory: PathBuf,
     /// Reads files of object stores (`FROM 's3://bucket/facts.parquet'`). None unless given: statements then name files
     /// of this machine alone.
     pub remote: Option<Arc<Client>>,
@@ -52,6 +56,7 @@ impl Default for SessionOptions {
             write_remedy: "open the session with read_only = false".into(),
             file_remedy: "open the session with allow_files = true".into(),
             cancel: None,
+            directory: PathBuf::new(),
             remote: None,
         }
     }

@@ -446,7 +446,10 @@ fn write_enrichment(
     write_null(job, file);
     let _ = writeln!(
         job,
-        "# max_miss_rate = 0.05  # exit code 4 if a join misses more, and the last output stays"
+        "# max_miss_rate = 0.05  # exit code 4 if a join misses more, and the last output stays\n\n\
+         # [check.{name}]  # a query for rows that must not be there: exit code 4 if it finds one\n\
+         # query = \"SELECT * FROM {name} WHERE ...\"",
+        name = file.name
     );
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use arrow_schema::{Schema, SchemaRef};
 use darner_engine::{BatchMap, DimensionBuilder, Error, LoadMode, Source, is_view};
-use darner_sql::{Expressions, Session, SessionOptions};
+use darner_sql::{Expressions, Session};
 use darner_store::{Store, TableSnapshot, TableSpec};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
@@ -21,8 +21,8 @@ use super::{
     file::Job,
     memory::{DimensionMemory, Due, EnrichMemory},
     order::{Step, in_order, only, reads},
-    step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep, ViewStep},
-    steps::{can_be_table, open_dimension, plan},
+    step::{DimensionStep, EnrichStep, OneOrMore, QuestionStep, ViewStep},
+    steps::{can_be_table, open_dimension, plan, session_options},
 };
 use crate::{
     context::Context,
@@ -33,7 +33,7 @@ use crate::{
     names::hint,
     print,
     report::{kind, on},
-    storage::{check_output, client, open_all, shown},
+    storage::{check_output, open_all, shown},
 };
 
 /// Columns that are listed of a step.
@@ -47,7 +47,7 @@ const SAMPLE_BYTES: u64 = 8 << 20;
 struct Checked {
     kind: &'static str,
     name: String,
-    /// `load`, `enrich`, `ask` or `skip`.
+    /// `load`, `enrich`, `make`, `refresh`, `check`, `ask` or `skip`.
     action: &'static str,
     why: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -157,7 +157,8 @@ pub(crate) fn check(context: &Context, job: &Job, names: &[String]) -> Result<()
             Step::Dimension(name, step) => checker.dimension(name, step, &mut checked),
             Step::Enrich(name, step) => checker.enrich(name, step, &mut checked),
             Step::View(name, step) => checker.view(name, step, &mut checked),
-            Step::Summary(_, step) => checker.summary(step, &mut checked),
+            Step::Check(_, step) => checker.question(step, "check", &mut checked),
+            Step::Summary(_, step) => checker.question(step, "ask", &mut checked),
         };
         if let Err(failure) = result {
             let error = match failure {
@@ -357,8 +358,13 @@ impl Checker<'_> {
     }
 
     /// Plans the question, on tables and files that may have no rows yet.
-    fn summary(&mut self, step: &SummaryStep, checked: &mut Checked) -> Result<()> {
-        checked.action = "ask";
+    fn question(
+        &mut self,
+        step: &QuestionStep,
+        action: &'static str,
+        checked: &mut Checked,
+    ) -> Result<()> {
+        checked.action = action;
         self.session()?.plan(&step.query)?;
         Ok(())
     }
@@ -406,12 +412,7 @@ impl Checker<'_> {
 
     /// A place for questions about what the steps before leave.
     fn session(&self) -> Result<Session> {
-        let mut options = SessionOptions::default();
-        options.num_threads = self.context.num_threads;
-        options.allow_files = true;
-        options.write_remedy = "a summary only reads".into();
-        options.remote = Some(client());
-        let session = Session::with_options(options)?;
+        let session = Session::with_options(session_options(self.context, self.job))?;
         if let Some(store) = &self.store {
             session.register_store(Arc::clone(store));
         }
@@ -556,7 +557,7 @@ impl Checked {
 
     fn lines(&self, width: usize) -> Vec<String> {
         let (action, name) = (self.action, &self.name);
-        if self.action == "ask" {
+        if matches!(self.action, "ask" | "check") {
             return vec![format!("{action:6}  {name}")];
         }
         let mut lines = vec![format!("{action:6}  {name:width$}  {}", self.why)];

@@ -16,6 +16,9 @@
 //! [view.delays]
 //! query = "SELECT carrier, avg(dep_delay) AS delay FROM flights GROUP BY carrier"
 //!
+//! [check.known]
+//! query = "SELECT * FROM flights WHERE origin_name IS NULL"
+//!
 //! [summary.by_airport]
 //! query = "SELECT origin_name, count(*) AS flights FROM flights GROUP BY origin_name"
 //! ```
@@ -34,7 +37,7 @@ use serde::Deserialize;
 
 use super::{
     order::normal,
-    step::{DimensionStep, EnrichStep, OneOrMore, Steps, SummaryStep, ViewStep},
+    step::{DimensionStep, EnrichStep, OneOrMore, QuestionStep, Steps, ViewStep},
     variables::{self, Setting},
 };
 use crate::{
@@ -60,7 +63,9 @@ pub(crate) struct Job {
     #[serde(default)]
     pub(crate) view: Steps<ViewStep>,
     #[serde(default)]
-    pub(crate) summary: Steps<SummaryStep>,
+    pub(crate) check: Steps<QuestionStep>,
+    #[serde(default)]
+    pub(crate) summary: Steps<QuestionStep>,
 }
 
 impl Job {
@@ -112,6 +117,11 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// The directory of the job file, from where the program runs.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// A path of the job file, from where the program runs.

@@ -1,7 +1,8 @@
 //! In which order the steps of a job are done, and which of them.
 //!
 //! An enrichment comes after the dimensions that it joins; whoever reads a file comes after the enrichment that writes
-//! it. Steps that do not wait for each other are done as they stand in the file: dimensions, enrichments, summaries.
+//! it. Steps that do not wait for each other are done as they stand in the file: dimensions, enrichments, views,
+//! summaries. A check is done as soon as what it reads is there, before anything else makes use of that.
 
 use std::{
     ffi::OsStr,
@@ -15,7 +16,7 @@ use glob::Pattern;
 
 use super::{
     file::Job,
-    step::{DimensionStep, EnrichStep, OneOrMore, SummaryStep, ViewStep},
+    step::{DimensionStep, EnrichStep, OneOrMore, QuestionStep, ViewStep},
 };
 use crate::names::hint;
 
@@ -25,7 +26,8 @@ pub(crate) enum Step<'j> {
     Dimension(&'j str, &'j DimensionStep),
     Enrich(&'j str, &'j EnrichStep),
     View(&'j str, &'j ViewStep),
-    Summary(&'j str, &'j SummaryStep),
+    Check(&'j str, &'j QuestionStep),
+    Summary(&'j str, &'j QuestionStep),
 }
 
 impl<'j> Step<'j> {
@@ -34,6 +36,7 @@ impl<'j> Step<'j> {
             Self::Dimension(name, _)
             | Self::Enrich(name, _)
             | Self::View(name, _)
+            | Self::Check(name, _)
             | Self::Summary(name, _) => name,
         }
     }
@@ -43,6 +46,7 @@ impl<'j> Step<'j> {
             Self::Dimension(..) => "dimension",
             Self::Enrich(..) => "enrich",
             Self::View(..) => "view",
+            Self::Check(..) => "check",
             Self::Summary(..) => "summary",
         }
     }
@@ -52,7 +56,7 @@ impl<'j> Step<'j> {
         match self {
             Self::Dimension(_, step) => Some(&step.from),
             Self::Enrich(_, step) => Some(&step.from),
-            Self::View(..) | Self::Summary(..) => None,
+            Self::View(..) | Self::Check(..) | Self::Summary(..) => None,
         }
     }
 }
@@ -68,12 +72,14 @@ impl fmt::Display for Step<'_> {
 /// # Errors
 /// `Invalid` if steps wait for each other in a circle, which is named, and for a join that cannot be read.
 pub(crate) fn in_order(job: &Job) -> Result<Vec<Step<'_>>> {
+    let checks = job.check.0.iter();
     let dimensions = job.dimension.0.iter();
     let enrichments = job.enrich.0.iter();
     let views = job.view.0.iter();
     let summaries = job.summary.0.iter();
-    let steps: Vec<Step<'_>> = dimensions
-        .map(|(name, step)| Step::Dimension(name, step))
+    let steps: Vec<Step<'_>> = checks
+        .map(|(name, step)| Step::Check(name, step))
+        .chain(dimensions.map(|(name, step)| Step::Dimension(name, step)))
         .chain(enrichments.map(|(name, step)| Step::Enrich(name, step)))
         .chain(views.map(|(name, step)| Step::View(name, step)))
         .chain(summaries.map(|(name, step)| Step::Summary(name, step)))
@@ -149,22 +155,29 @@ fn waits(job: &Job, step: &Step<'_>, other: &Step<'_>) -> Result<bool> {
                 .map_err(|error| error.context(format!("enrich {name}")))?;
             Ok(joins.iter().any(|join| join.table == *view))
         }
-        (Step::View(name, view), _) => {
-            let names =
-                relations_of(&view.query).map_err(|error| error.context(format!("view {name}")))?;
+        (
+            Step::View(name, ViewStep { query, .. })
+            | Step::Check(name, QuestionStep { query, .. }),
+            _,
+        ) => {
+            let names = relations_of(query).map_err(|error| error.context(step))?;
             Ok(match other {
                 Step::Dimension(other, _) | Step::View(other, _) => {
-                    name != other && names.iter().any(|name| name == other)
+                    // As in dim_get('airports', dest, 'name').
+                    let is_named = || query.contains(&format!("('{other}'"));
+                    // A check may have the name of what it checks.
+                    let is_itself = matches!(step, Step::View(..)) && name == other;
+                    !is_itself && (names.iter().any(|name| name == other) || is_named())
                 }
                 Step::Enrich(other, writer) => names.iter().any(|name| {
                     let reads_it =
                         |output: &PathBuf| reads(&job.path(Path::new(name)), &job.path(output));
                     name == other || writer.outputs().any(reads_it)
                 }),
-                Step::Summary(..) => false,
+                Step::Check(..) | Step::Summary(..) => false,
             })
         }
-        (Step::Summary(..), Step::Dimension(..) | Step::Enrich(..) | Step::View(..)) => Ok(true),
+        (Step::Summary(..), other) => Ok(!matches!(other, Step::Summary(..))),
         (_, Step::Enrich(_, writer)) => {
             let Some(from) = step.from() else {
                 return Ok(false);
@@ -268,6 +281,19 @@ mod tests {
             dimension("d", "d.csv"),
         ];
         assert_eq!(order(&job.concat()).unwrap(), "d a b");
+        let job = [
+            dimension("a", "a.csv"),
+            dimension("b", "b.csv"),
+            enrich("e", "f.csv", "a", "out/e.csv"),
+            "[check.of_output]\nquery = \"SELECT * FROM 'out/*.csv'\"\n".to_owned(),
+            "[check.of_file]\nquery = \"SELECT * FROM 'a.csv'\"\n".to_owned(),
+            "[check.a]\nquery = \"SELECT dim_get('a', 1, 'x') IS NULL\"\n".to_owned(),
+            "[check.of_both]\nquery = 'SELECT * FROM a JOIN b USING (k)'\n".to_owned(),
+        ];
+        assert_eq!(
+            order(&job.concat()).unwrap(),
+            "of_file a a b of_both e of_output"
+        );
         let job = [
             enrich("b", "mid/sub/*.csv", "d", "end.csv"),
             enrich("a", "a.csv", "d", "mid/"),

@@ -169,10 +169,11 @@ pub(crate) struct Span(pub(crate) Duration);
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Bytes(pub(crate) u64);
 
-/// A question about the tables and the outputs, whose answer is printed.
+/// A question about the tables and the outputs. The answer of a summary is printed; that of a check has no rows, or the
+/// job stops.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SummaryStep {
+pub(crate) struct QuestionStep {
     pub(crate) title: Option<String>,
     pub(crate) query: String,
 }

@@ -22,7 +22,8 @@ use super::{
     memory::{DimensionMemory, Due, EnrichMemory, encode},
     order::{Step, in_order, normal, only},
     step::{
-        DimensionStep, EnrichStep, FileChangeName, OneOrMore, SummaryStep, ViewChangeName, ViewStep,
+        DimensionStep, EnrichStep, FileChangeName, OneOrMore, QuestionStep, ViewChangeName,
+        ViewStep,
     },
 };
 use crate::{
@@ -37,6 +38,9 @@ use crate::{
     storage::{can_query, client, expand, is_url, make_parent, open_all, shown},
 };
 
+/// Rows that are shown of those that a check has found.
+const WRONG_ROWS_SHOWN: usize = 10;
+
 /// Does a job, or those of its steps that are named.
 pub(crate) fn run(context: &Context, job: &Job, names: &[String]) -> Result<()> {
     let steps = only(in_order(job)?, names)?;
@@ -49,6 +53,7 @@ pub(crate) fn run(context: &Context, job: &Job, names: &[String]) -> Result<()> 
             Step::Dimension(name, dimension) => load(context, job, &store, name, dimension),
             Step::Enrich(name, enrichment) => enrich(context, job, &store, name, enrichment),
             Step::View(name, view) => keep_view(context, job, &store, name, view),
+            Step::Check(name, question) => check(context, job, &store, name, question),
             Step::Summary(name, summary) => {
                 let session = match &mut session {
                     Some(session) => session,
@@ -93,16 +98,22 @@ fn in_step(context: &Context, steps: &[Step<'_>], num_done: usize, failure: Fail
     }
 }
 
-/// A place for the questions of a job.
-fn open_session(context: &Context, job: &Job, store: &Arc<Store>) -> Result<Session> {
+/// How questions of a job are asked.
+pub(super) fn session_options(context: &Context, job: &Job) -> SessionOptions {
     // Who wrote the job wrote the question; the answer goes to the terminal, not into files or tables.
     let mut options = SessionOptions::default();
     options.num_threads = context.num_threads;
     options.allow_files = true;
-    options.write_remedy = "a summary only reads".into();
+    options.write_remedy = "checks and summaries only read".into();
     options.cancel = Some(Arc::clone(context.cancel()));
+    job.dir().clone_into(&mut options.directory);
     options.remote = Some(client());
-    let session = Session::with_options(options)?;
+    options
+}
+
+/// A place for the questions of a job.
+fn open_session(context: &Context, job: &Job, store: &Arc<Store>) -> Result<Session> {
+    let session = Session::with_options(session_options(context, job))?;
     session.register_store(Arc::clone(store));
     for (name, step) in &job.enrich.0 {
         let path = job.path(&step.to);
@@ -311,7 +322,54 @@ fn reads_outputs(job: &Job, step: &ViewStep) -> Result<bool> {
     }))
 }
 
-fn summarise(context: &Context, session: &Session, name: &str, step: &SummaryStep) -> Result<()> {
+/// Looks for rows that must not be there, and shows the first of them.
+fn check(
+    context: &Context,
+    job: &Job,
+    store: &Arc<Store>,
+    name: &str,
+    step: &QuestionStep,
+) -> Result<()> {
+    // One of its own: steps that come later change what there is.
+    let session = open_session(context, job, store)?;
+    let rows = session.query(&step.query)?;
+    let schema = Arc::clone(rows.schema());
+    let (mut shown, mut num_shown, mut num_rows) = (Vec::new(), 0, 0);
+    for batch in rows {
+        let batch = batch?;
+        let num_more = batch.num_rows().min(WRONG_ROWS_SHOWN - num_shown);
+        if num_more > 0 {
+            shown.push(batch.slice(0, num_more));
+        }
+        num_shown += num_more;
+        num_rows += batch.num_rows() as u64;
+    }
+    metric!("darner_check_rows", float(num_rows), step = name);
+    let title = step.title.as_deref();
+    if num_rows == 0 {
+        print::note(
+            context,
+            format_args!("{name}: {}", title.unwrap_or("checked")),
+        );
+        return Ok(());
+    }
+    let shown = shown.into_iter().map(Ok);
+    match print_rows(context, &schema, shown, &Output::default()) {
+        // That nobody reads them does not make it true.
+        Ok(()) | Err(Failure::ClosedPipe) => {}
+        Err(failure) => return Err(failure),
+    }
+    let title = title.map_or_else(String::new, |title| format!("not true that {title}: "));
+    let rows = print::counted(num_rows, "row");
+    let first = if num_rows > WRONG_ROWS_SHOWN as u64 {
+        format!("the first {WRONG_ROWS_SHOWN} of {rows} are shown")
+    } else {
+        format!("{rows} found")
+    };
+    Err(Failure::Gate(format!("{title}{first}, there must be none")))
+}
+
+fn summarise(context: &Context, session: &Session, name: &str, step: &QuestionStep) -> Result<()> {
     print::note(
         context,
         format_args!("\n{}", step.title.as_deref().unwrap_or(name)),

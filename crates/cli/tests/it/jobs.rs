@@ -261,3 +261,82 @@ to = 'o.csv'
     place.write("job.toml", &job.replace("'since',", "'sinse',"));
     place.fails(&["run", "job.toml"], 2, &["sinse"]);
 }
+
+/// A job that is run from elsewhere, with a check of a dimension and one of an output.
+const CHECKED: &str = r#"
+store = 'store'
+[dimension.d]
+from = 'd.csv'
+key = 'k'
+[enrich.e]
+from = 'f.csv'
+join = 'd on k'
+to = 'out/e.csv'
+[check.names]
+title = 'every key has a name'
+query = 'SELECT k FROM d WHERE name IS NULL'
+[check.matched]
+query = "SELECT k FROM 'out/e.csv' WHERE name IS NULL ORDER BY k"
+[summary.s]
+query = "SELECT count(*) AS n FROM 'out/e.csv'"
+"#;
+
+#[test]
+fn a_check_stops_the_job_before_others_use_what_is_wrong() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("jobs")).unwrap();
+    let with_checks = |query: &str| {
+        let job = CHECKED.replace("SELECT k FROM d", query);
+        place.write("jobs/job.toml", &job);
+    };
+    with_checks("SELECT k FROM d");
+    place.write("jobs/d.csv", "k,name\n1,one\n2,two\n");
+    place.write("jobs/f.csv", "k\n1\n2\n1\n");
+    let run = ["run", "jobs/job.toml"];
+    let first = place.ok(&run);
+    for words in ["names: every key has a name\n", "matched: checked\n"] {
+        assert!(
+            first.stderr.contains(words),
+            "{} lacks {words}",
+            first.stderr
+        );
+    }
+    assert!(first.stdout.contains("| 3 |"), "{}", first.stdout);
+    let check = place.ok(&["check", "jobs/job.toml"]);
+    assert!(check.stdout.contains("check   names\n"), "{}", check.stdout);
+
+    // The enrichment would take it.
+    place.write("jobs/d.csv", "k,name\n1,one\n2,\n3,three\n");
+    let output = read(&place, "jobs/out/e.csv");
+    let stopped = place.run(&run);
+    assert_eq!(stopped.code, Some(4), "{}", stopped.stderr);
+    let words = "check names: not true that every key has a name: 1 row found, there must be none";
+    assert!(stopped.stderr.contains(words), "{}", stopped.stderr);
+    assert!(stopped.stdout.contains("| 2 |"), "{}", stopped.stdout);
+    assert_eq!(read(&place, "jobs/out/e.csv"), output);
+
+    // An output is there when its own check fails: what comes after it is not.
+    place.write("jobs/d.csv", "k,name\n1,one\n2,two\n");
+    let facts: String = (10..22).map(|k| format!("{k}\n")).collect();
+    place.write("jobs/f.csv", &format!("k\n{facts}"));
+    let stopped = place.run(&run);
+    assert_eq!(stopped.code, Some(4), "{}", stopped.stderr);
+    let words = "check matched: the first 10 of 12 rows are shown, there must be none";
+    assert!(stopped.stderr.contains(words), "{}", stopped.stderr);
+    assert!(!stopped.stdout.contains("| n "), "{}", stopped.stdout);
+    assert_eq!(stopped.stdout.matches("\n| 1").count(), 10);
+    let again = place.run(&["run", "jobs/job.toml", "--only", "check.matched"]);
+    assert_eq!(again.code, Some(4), "{}", again.stderr);
+    place.ok(&["run", "jobs/job.toml", "--only", "names"]);
+
+    with_checks("SELECT kk FROM d");
+    for command in ["check", "run"] {
+        let run = place.run(&[command, "jobs/job.toml"]);
+        assert_eq!(run.code, Some(2), "{}", run.stderr);
+        for words in ["check names: ", "kk"] {
+            assert!(run.stderr.contains(words), "{} lacks {words}", run.stderr);
+        }
+    }
+    with_checks("DELETE FROM d");
+    place.fails(&run, 2, &["check names: ", "SELECT"]);
+}

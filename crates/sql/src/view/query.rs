@@ -98,7 +98,7 @@ pub(crate) fn parse(state: &SessionState, query: &str) -> Result<Statement> {
     let statement = state.sql_to_statement(query, &dialect)?;
     match &statement {
         Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)) => Ok(statement),
-        _ => plan_err!("a view is a query: CREATE MATERIALIZED VIEW name AS SELECT ..."),
+        _ => plan_err!("this is no query: one begins with SELECT, WITH or VALUES"),
     }
 }
 
