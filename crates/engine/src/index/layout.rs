@@ -1,13 +1,14 @@
 use std::fmt;
 
+use super::stride::Spread;
 use crate::key::KeyForm;
 
 /// The layouts of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayoutKind {
-    /// An array of row numbers, the key being the place: dense integer keys, and several columns whose values are most
-    /// often keys together.
+    /// An array of row numbers, the key being the place: integer keys that are dense or evenly spaced, and several columns
+    /// whose values are most often keys together.
     Direct,
     /// Open addressing, key and row number in the slot: other integer keys, and several columns as one number.
     Hash,
@@ -37,7 +38,7 @@ const DIRECT_PLACES_PER_KEY: u64 = 6;
 const DIRECT_RANGE_MAX: u64 = 1 << 32;
 
 impl Layout {
-    pub(crate) fn choose(form: &KeyForm, num_keys: usize, bounds: Option<(i64, i64)>) -> Self {
+    pub(crate) fn choose(form: &KeyForm, num_keys: usize, spread: Option<Spread>) -> Self {
         if form.is_bytes() {
             return Self {
                 kind: LayoutKind::Bytes,
@@ -54,13 +55,13 @@ impl Layout {
                 reason,
             };
         }
-        let Some((min, max)) = bounds else {
+        let Some(spread) = spread else {
             return Self {
                 kind: LayoutKind::Direct,
                 reason: "no keys".to_owned(),
             };
         };
-        let range = u128::from(max.wrapping_sub(min).cast_unsigned()) + 1;
+        let range = spread.num_places();
         let range_max = (num_keys as u64)
             .saturating_mul(DIRECT_PLACES_PER_KEY)
             .clamp(DIRECT_RANGE_SMALL, DIRECT_RANGE_MAX);
@@ -69,15 +70,17 @@ impl Layout {
         } else {
             LayoutKind::Hash
         };
+        let columns = match form.fields() {
+            [_] => String::new(),
+            fields => format!(" of {} columns", fields.len()),
+        };
+        let steps = match spread.stride {
+            0 | 1 => String::new(),
+            stride => format!(" steps of {stride}"),
+        };
         Self {
             kind,
-            reason: match form.fields() {
-                [_] => format!("{num_keys} keys in a range of {range}"),
-                fields => format!(
-                    "{num_keys} keys of {} columns in a range of {range}",
-                    fields.len()
-                ),
-            },
+            reason: format!("{num_keys} keys{columns} in a range of {range}{steps}"),
         }
     }
 

@@ -5,6 +5,7 @@ mod direct;
 mod hash;
 mod layout;
 mod parts;
+mod stride;
 
 use std::hint::black_box;
 
@@ -17,6 +18,7 @@ pub(crate) use self::bytes::BytesIndex;
 use self::direct::DirectIndex;
 use self::hash::HashIndex;
 pub use self::layout::{Layout, LayoutKind};
+use self::stride::Spread;
 use crate::key::hash::hash_bytes;
 use crate::key::{KeyForm, KeyValues};
 use crate::{Error, ErrorKind, Result};
@@ -119,20 +121,20 @@ pub(crate) enum Index {
     Bytes(BytesIndex),
 }
 
-/// Keys whose smallest and largest one thread finds at a time.
-const BOUNDS_KEYS: usize = 64 << 10;
+/// Keys whose spread one thread finds at a time.
+const SPREAD_KEYS: usize = 64 << 10;
 
-/// The smallest and largest integer key, and how many keys there are.
+/// How integer keys are spread, and how many keys there are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct KeyRange {
-    bounds: Option<(i64, i64)>,
+    spread: Option<Spread>,
     num_keys: usize,
     /// Bytes of keys that are no integers, more or less.
     num_bytes: usize,
 }
 
 impl KeyRange {
-    /// Takes in integer keys; others leave no range, only their number and size.
+    /// Takes in integer keys; of others nothing but their number and size.
     pub(crate) fn add(&mut self, values: &KeyValues<'_>) {
         self.num_keys += num_values(values);
         self.num_bytes += match values {
@@ -142,18 +144,9 @@ impl KeyRange {
             KeyValues::Rows(rows) => rows.size(),
         };
         if let KeyValues::Ints(keys) = values {
-            let bounds = |keys: &[i64]| {
-                let (min, max) = (i64::MAX, i64::MIN);
-                keys.iter()
-                    .fold((min, max), |(min, max), &key| (min.min(key), max.max(key)))
-            };
-            let wider = |a: (i64, i64), b: (i64, i64)| (a.0.min(b.0), a.1.max(b.1));
-            let parts = keys.par_chunks(BOUNDS_KEYS).map(bounds);
-            let (min, max) = parts.reduce(|| bounds(&[]), wider);
-            if !keys.is_empty() {
-                let (least, most) = self.bounds.unwrap_or((min, max));
-                self.bounds = Some((least.min(min), most.max(max)));
-            }
+            let parts = keys.par_chunks(SPREAD_KEYS).filter_map(Spread::of);
+            let spread = parts.reduce_with(Spread::and);
+            self.spread = self.spread.into_iter().chain(spread).reduce(Spread::and);
         }
     }
 }
@@ -161,14 +154,14 @@ impl KeyRange {
 impl Index {
     /// An empty index for up to as many inserts as `range` counts, all of them within its bounds.
     pub(crate) fn new(form: &KeyForm, range: KeyRange) -> (Self, Layout) {
-        let layout = Layout::choose(form, range.num_keys, range.bounds);
-        let index = match (layout.kind(), range.bounds) {
-            (LayoutKind::Direct, bounds) => {
-                let (min, max) = bounds.unwrap_or((0, 0));
-                let range = max.wrapping_sub(min).cast_unsigned();
-                // `Layout::choose` bounds the range far below `usize::MAX`.
-                let range = usize::try_from(range).expect("a direct index has a bounded range");
-                Self::Direct(DirectIndex::new(min, range + 1))
+        let layout = Layout::choose(form, range.num_keys, range.spread);
+        let index = match (layout.kind(), range.spread) {
+            (LayoutKind::Direct, None) => Self::Direct(DirectIndex::new(0, 1, 0)),
+            (LayoutKind::Direct, Some(spread)) => {
+                let num_places = usize::try_from(spread.num_places());
+                // `Layout::choose` bounds them far below `usize::MAX`.
+                let num_places = num_places.expect("a direct index has a bounded range");
+                Self::Direct(DirectIndex::new(spread.min, spread.stride, num_places))
             }
             (LayoutKind::Hash, _) => Self::Hash(HashIndex::new(range.num_keys)),
             (LayoutKind::Bytes | LayoutKind::Row, _) => {

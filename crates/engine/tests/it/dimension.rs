@@ -351,10 +351,14 @@ fn layouts_follow_the_keys() {
         builder.finish().unwrap().layout().clone()
     };
     assert_eq!(
-        layout(vec![ids(&[3, 10])]).to_string(),
-        "direct (2 keys in a range of 8)"
+        layout(vec![ids(&[3, 10, 4])]).to_string(),
+        "direct (3 keys in a range of 8)"
     );
-    assert_eq!(layout(vec![ids(&[0, 5000])]).kind(), LayoutKind::Hash);
+    assert_eq!(
+        layout(vec![ids(&[0, 5000, 15_000])]).to_string(),
+        "direct (3 keys in a range of 4 steps of 5000)"
+    );
+    assert_eq!(layout(vec![ids(&[0, 1, 5000])]).kind(), LayoutKind::Hash);
     let text: ArrayRef = Arc::new(StringViewArray::from(vec!["x", "y"]));
     assert_eq!(layout(vec![Arc::clone(&text)]).kind(), LayoutKind::Bytes);
     assert_eq!(

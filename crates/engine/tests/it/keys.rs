@@ -158,7 +158,7 @@ fn several_columns_are_one_number_where_they_leave_room() {
     let none = [ints(&[9; 11]), texts(&["?"; 11]), unknown];
     assert_eq!(probe(&dense, &none).0, vec![None; 11]);
 
-    let far = [ints(&[0, 1 << 30]), ints(&[7, -(1 << 31)])];
+    let far = [ints(&[0, 1 << 30, 1]), ints(&[7, -(1 << 31), 8])];
     let sparse = dimension(&far);
     assert_eq!(sparse.layout().kind(), LayoutKind::Hash);
     let facts = [ints(&[1 << 30, 0, 0]), ints(&[-(1 << 31), 7, -(1 << 31)])];
@@ -169,10 +169,10 @@ fn several_columns_are_one_number_where_they_leave_room() {
     assert_eq!(rows.layout().kind(), LayoutKind::Row);
     assert_eq!(probe(&rows, &full).0, [Some(0), Some(1)]);
     // Half of that: one bit less, which just fits.
-    let half = [ints(&[1, i64::MAX]), ints(&[0, 0])];
+    let half = [ints(&[1, i64::MAX, 2]), ints(&[0, 0, 0])];
     let fits = dimension(&half);
     assert_eq!(fits.layout().kind(), LayoutKind::Hash);
-    assert_eq!(probe(&fits, &half).0, [Some(0), Some(1)]);
+    assert_eq!(probe(&fits, &half).0, [Some(0), Some(1), Some(2)]);
     assert_eq!(probe(&fits, &full).0, [None, None]);
 }
 
@@ -251,12 +251,25 @@ fn integer_layouts_find_every_key_of_any_spacing() {
         (LayoutKind::Direct, vec![i64::MIN]),
         (LayoutKind::Hash, vec![i64::MIN, i64::MAX, 0, -1]),
         (
-            LayoutKind::Hash,
+            LayoutKind::Direct,
             (0..50_000).map(|i| i * 86_400_000_000).collect(),
         ),
         (
-            LayoutKind::Hash,
+            LayoutKind::Direct,
+            (0..150_000)
+                .map(|hour| 3_600_000_000_000 * (490_000 - hour))
+                .collect(),
+        ),
+        (LayoutKind::Direct, vec![i64::MIN, i64::MAX]),
+        (
+            LayoutKind::Direct,
             (0..50_000).map(|i: i64| i.wrapping_mul(1 << 47)).collect(),
+        ),
+        (
+            LayoutKind::Hash,
+            (0..50_000)
+                .map(|i: i64| i.wrapping_mul(0x2545_F491_4F6C_DD1D))
+                .collect(),
         ),
         (
             LayoutKind::Hash,
