@@ -494,13 +494,23 @@ fn keep_masks(masks: &mut [Vec<bool>], kept: &[u32]) {
 }
 
 fn find_missed(matches: &Matches, missed: &mut Vec<u32>) {
-    let rows = (0_u32..).zip(matches.build_idx());
-    missed.extend(
-        rows.filter(|&(row, &build_row)| {
-            build_row == NO_MATCH && !matches.is_null_key(row as usize)
-        })
-        .map(|(row, _)| row),
-    );
+    let build_idx = matches.build_idx();
+    find_rows(build_idx.len(), missed, |row| {
+        build_idx[row] == NO_MATCH && !matches.is_null_key(row)
+    });
+}
+
+/// The rows of which something is true, ascending, in place of what `found` held. Each is written where the next one
+/// belongs, and stays if it is one: a branch on what the data says would be taken wrong too often.
+fn find_rows(num_rows: usize, found: &mut Vec<u32>, is_one: impl Fn(usize) -> bool) {
+    found.clear();
+    found.resize(num_rows, 0);
+    let mut num_found = 0;
+    for (row, number) in (0..num_rows).zip(0_u32..) {
+        found[num_found] = number;
+        num_found += usize::from(is_one(row));
+    }
+    found.truncate(num_found);
 }
 
 /// Whether a join keeps every row, known from the counts alone.
@@ -515,17 +525,14 @@ fn keeps_all(spec: &JoinSpec, matches: &Matches) -> bool {
 
 /// The rows that a join keeps, among those that reached it.
 fn find_kept(spec: &JoinSpec, matches: &Matches, kept: &mut Vec<u32>) {
-    kept.clear();
-    let rows = (0_u32..).zip(matches.build_idx().iter().map(|&row| row != NO_MATCH));
+    let build_idx = matches.build_idx();
+    let is_match = |row: usize| build_idx[row] != NO_MATCH;
     match spec.kind {
-        JoinKind::Left => kept.extend(
-            rows.filter(|&(row, matched)| matched || matches.is_null_key(row as usize))
-                .map(|(row, _)| row),
-        ),
-        JoinKind::Inner | JoinKind::Semi => {
-            kept.extend(rows.filter(|&(_, matched)| matched).map(|(row, _)| row));
-        }
-        JoinKind::Anti => kept.extend(rows.filter(|&(_, matched)| !matched).map(|(row, _)| row)),
+        JoinKind::Left => find_rows(build_idx.len(), kept, |row| {
+            is_match(row) || matches.is_null_key(row)
+        }),
+        JoinKind::Inner | JoinKind::Semi => find_rows(build_idx.len(), kept, is_match),
+        JoinKind::Anti => find_rows(build_idx.len(), kept, |row| !is_match(row)),
     }
 }
 
