@@ -6,6 +6,9 @@
 //! never replaces, and a rename needs a name. Where the file system has no unnamed files, the hidden
 //! name is there from the start.
 //!
+//! A long file is on its way to the disk while it is written: a thread syncs what is there, again and again, so that less is
+//! left for the fsync at the end.
+//!
 //! | crash | what is left |
 //! |---|---|
 //! | before the link | nothing (or the hidden name, without `O_TMPFILE`) |
@@ -24,11 +27,18 @@ use std::{
     },
     path::{Path, PathBuf},
     process,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{Builder, JoinHandle},
 };
 
 /// What a new file's permissions are before the umask.
 const NEW_FILE_MODE: u32 = 0o666;
+
+/// Bytes that are written between two syncs behind. Fewer, and the file system's journal has too much to do.
+const BEHIND_BYTES: usize = 64 << 20;
 
 /// Tells the hidden names of one process apart.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -40,6 +50,43 @@ pub(super) struct AtomicFile {
     directory: PathBuf,
     /// The hidden name, while there is one.
     hidden: Option<PathBuf>,
+    /// Bytes that were written since a sync behind was asked for.
+    num_unsynced: usize,
+    behind: Option<Behind>,
+}
+
+/// A thread that syncs a file whenever it is asked to.
+struct Behind {
+    asks: SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Behind {
+    fn start(file: &File) -> io::Result<Self> {
+        let file = file.try_clone()?;
+        let (asks, asked) = sync_channel(1);
+        let sync = move || {
+            while asked.recv().is_ok() {
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        let thread = Builder::new().name("darner-sync".to_owned()).spawn(sync)?;
+        Ok(Self { asks, thread })
+    }
+
+    /// Asks for a sync, unless one is waiting to begin.
+    fn ask(&self) {
+        // A thread that has ended with an error tells it at the end.
+        let _ = self.asks.try_send(());
+    }
+
+    /// Ends the thread. The system tells an error once: what it was told, nobody else is.
+    fn end(self) -> io::Result<()> {
+        drop(self.asks);
+        let ended = self.thread.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread that syncs has panicked")))
+    }
 }
 
 impl AtomicFile {
@@ -95,6 +142,8 @@ impl AtomicFile {
             target,
             directory,
             hidden,
+            num_unsynced: 0,
+            behind: None,
         };
         if let Some(mode) = old_mode {
             begun
@@ -110,8 +159,9 @@ impl AtomicFile {
         let refused = |action: &'static str| {
             move |error: io::Error| Error::new(ErrorKind::Unavailable, action).with_source(error)
         };
-        self.file
-            .sync_all()
+        let behind = self.behind.take().map_or(Ok(()), Behind::end);
+        behind
+            .and_then(|()| self.file.sync_all())
             .map_err(refused("cannot bring the output to disk"))?;
         let hidden = if let Some(hidden) = &self.hidden {
             hidden.clone()
@@ -134,7 +184,19 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let num_bytes = self.file.write(bytes)?;
+        self.num_unsynced += num_bytes;
+        if self.num_unsynced >= BEHIND_BYTES {
+            self.num_unsynced = 0;
+            if self.behind.is_none() {
+                // Without it the end takes longer, and that is all.
+                self.behind = Behind::start(&self.file).ok();
+            }
+            if let Some(behind) = &self.behind {
+                behind.ask();
+            }
+        }
+        Ok(num_bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -194,4 +256,38 @@ fn cannot_create(directory: &Path, error: io::Error) -> Error {
         directory.display()
     );
     Error::io(action, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_synced_behind_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("long");
+        let mut file = AtomicFile::create(&path).unwrap();
+        let len = BEHIND_BYTES / 3;
+        let part = |number: u8| vec![number; len];
+        for number in 0..7 {
+            file.write_all(&part(number)).unwrap();
+        }
+        assert!(file.behind.is_some());
+        assert!(!path.exists());
+        file.commit().unwrap();
+        let found = fs::read(&path).unwrap();
+        assert_eq!(found.len(), 7 * len);
+        for (found, number) in found.chunks(len).zip(0..) {
+            assert!(found == part(number), "part {number}");
+        }
+
+        // One that is given up leaves the last one.
+        let mut file = AtomicFile::create(&path).unwrap();
+        for number in 1..8 {
+            file.write_all(&part(number)).unwrap();
+        }
+        drop(file);
+        assert!(fs::read(&path).unwrap() == found);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }
