@@ -12,13 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use arrow_array::{
-    ArrayRef, Float64Array, Int64Array, RecordBatch,
-    cast::AsArray,
-    types::{Float64Type, Int64Type},
-};
+use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use darner_benches::{BATCH_ROWS, Case, Keys, Random, build, dimension, facts, machine};
+use darner_benches::{
+    BATCH_ROWS, Case, Keys, Random, build, dimension, facts, load, machine, sum_bits,
+};
 use darner_engine::{
     Compression, Control, Encoding, Enrichment, JoinSpec, SinkOptions, Sinks, SourceOptions,
     StarJoin, create, open_all,
@@ -77,28 +75,11 @@ fn load_rows() -> (Vec<RecordBatch>, u64) {
                 ("amount", Arc::new(amounts)),
             ];
             let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
-            all = sum(all, &batch);
+            all = sum_bits(all, &batch);
             batch
         })
         .collect();
     (batches, all)
-}
-
-/// Adds up every value of a batch of two int64 and a float64.
-fn sum(all: u64, batch: &RecordBatch) -> u64 {
-    let ints = |column: usize| {
-        let values = batch.column(column).as_primitive::<Int64Type>().values();
-        values
-            .iter()
-            .fold(0, |sum: i64, value| sum.wrapping_add(*value))
-    };
-    let floats = batch.column(2).as_primitive::<Float64Type>().values();
-    let bits = floats
-        .iter()
-        .fold(0, |sum: u64, value| sum.wrapping_add(value.to_bits()));
-    all.wrapping_add(ints(0).cast_unsigned())
-        .wrapping_add(ints(1).cast_unsigned())
-        .wrapping_add(bits)
 }
 
 /// Adds up bytes, eight at a time.
@@ -107,21 +88,6 @@ fn sum_words(bytes: &[u8]) -> u64 {
     words.iter().fold(0, |sum: u64, word| {
         sum.wrapping_add(u64::from_le_bytes(*word))
     })
-}
-
-/// Reads a file with all threads and adds up every value.
-fn load(path: &Path) -> (usize, u64) {
-    let mut source = open_all(vec![path.to_owned()], &SourceOptions::default()).expect("a file");
-    let mut pieces = Vec::new();
-    while let Some(piece) = source.next_piece().expect("sound") {
-        pieces.push(piece);
-    }
-    let read = pieces.into_par_iter().map(|piece| {
-        let batches = piece.decode().expect("sound");
-        let num_rows = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
-        (num_rows, batches.iter().fold(0, sum))
-    });
-    read.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1.wrapping_add(b.1)))
 }
 
 fn loads(criterion: &mut Criterion) {
@@ -136,7 +102,10 @@ fn loads(criterion: &mut Criterion) {
             let (batches, expected) = &*rows;
             let path = path(form);
             write(&path, batches, compression);
-            bencher.iter(|| assert_eq!(load(black_box(&path)), (LOAD_ROWS, *expected)));
+            bencher.iter(|| {
+                let read = load(black_box(&path)).expect("a sound file");
+                assert_eq!(read, (LOAD_ROWS, *expected));
+            });
         });
     }
     // The measure of the first: its bytes without Arrow.

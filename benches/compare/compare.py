@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Left joins in memory: Darner beside DuckDB, Polars, DataFusion and pyarrow, on the same data.
+"""Joins and loads: Darner beside DuckDB, Polars, DataFusion and pyarrow, on the same data.
 
 Every answer of every run is checked. How to run it is in README.md.
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SEED = 42
@@ -27,6 +28,7 @@ CASES = {
     "int64 dense 100K": ("dense", 100_000),
     "int64 dense 1M": ("dense", 1_000_000),
     "int64 dense 10M": ("dense", 10_000_000),
+    "int64 hourly 1M": ("hourly", 1_000_000),
     "int64 sparse 1M": ("sparse", 1_000_000),
     "utf8 1K": ("utf8", 1_000),
     "utf8 100K": ("utf8", 100_000),
@@ -38,6 +40,9 @@ STAR_ROWS = [1_000, 10_000, 100_000, 300_000, 1_000_000]
 # From file to file: name, and the extension of the files.
 FILE_CASES = {"IPC to IPC": "arrow", "Parquet to Parquet": "parquet"}
 FILE_ROWS = 1_000_000
+# Arrow IPC that is read: name, and how the file is compressed.
+LOAD_CASES = {"load IPC": None, "load IPC, LZ4": "lz4", "load IPC, Zstandard": "zstd"}
+LOAD_PEERS = ["Polars", "DataFusion", "pyarrow"]
 COUNTED = """\
 What is counted: a left join of all fact rows that adds three columns (name, group, weight), with the
 whole result kept in memory; median of {rounds} rounds after a warm-up, the engines taking turns
@@ -62,9 +67,20 @@ cache is warm.
 - The numbers are million fact rows per second. In brackets: that number by the best peer's.
 - Darner is its command line. Its dimension is in its store already; the last column says what loading it
   took, once. The peers are Python scripts (`files.py`), and read the dimension's file each time.
-- Darner's output is on disk (synced) when it ends. The others leave theirs in the page cache.
+- Darner's output is on disk (synced) when it ends. The others leave theirs in the page cache; in the rows "on disk"
+  the time counts until theirs is there too (`fsync`), in the same runs.
 - IPC is not compressed. Parquet is compressed with Zstandard, level 1.
 - Rows, matches and the sum of `weight` of every output are checked.
+"""
+
+COUNTED_LOADS = """\
+What is counted: a file of rows of two int64 and a float64 (24 bytes, batches of 64 Ki rows) is opened, read, and
+every value of it added up; median of {rounds} rounds after a warm-up, the engines taking turns. The page cache is
+warm, and each run maps or opens the file anew.
+
+- The numbers are million rows per second. In brackets: that number by the best peer's.
+- pyarrow maps the file, and adds columns up side by side. Polars: eager, or lazy with the streaming engine, the better.
+- Rows and sums of every run are checked.
 """
 
 
@@ -81,7 +97,7 @@ def arguments():
     parser.add_argument("--output", type=Path, help="write the report here, as Markdown")
     parser.add_argument("--chart", type=Path, help="write a bar chart here, as SVG")
     options = parser.parse_args()
-    known = [*CASES, *FILE_CASES]
+    known = [*CASES, *FILE_CASES, *LOAD_CASES]
     if not any(options.cases in name for name in known):
         parser.error(f"no case has {options.cases!r} in its name: {', '.join(known)}")
     if min(options.facts, options.threads, options.rounds) < 1:
@@ -122,8 +138,12 @@ def texts(rng, count, shortest, longest):
 def key_columns(rng, kind, count):
     if kind == "dense":
         return {"key": pa.array(np.arange(count))}
+    if kind == "hourly":
+        # Hours as nanoseconds, in no order.
+        return {"key": pa.array(rng.permutation(count) * 3_600_000_000_000)}
     if kind == "sparse":
-        return {"key": pa.array(rng.permutation(count) * 1000)}
+        # To multiply by an odd number keeps numbers apart, and spreads them over 64 bits.
+        return {"key": pa.array(rng.permutation(count) * 0x2545F4914F6CDD1D)}
     if kind == "utf8":
         return {"key": texts(rng, count, 8, 40)}
     # Neither column is a key alone.
@@ -329,6 +349,8 @@ def pyarrow_ways(joins, facts):
 
 
 class Darner:
+    """The program `compare`. Without joins it reads the file of facts."""
+
     def __init__(self, program, facts, joins, files, options):
         command = [program, facts]
         for place, (join, path) in enumerate(zip(joins, files)):
@@ -339,7 +361,7 @@ class Darner:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.built = self.read()
+        self.built = self.read() if joins else None
 
     def read(self):
         line = self.process.stdout.readline()
@@ -433,7 +455,7 @@ def answer_file(form, path):
 
 
 def measure_files(name, darner, directory, options):
-    """Seconds per engine, each a process from start to end, and the seconds to load Darner's dimension."""
+    """What engines take, each a process from start to end; and then until the output is on disk."""
     form = FILE_CASES[name]
     [join], facts, expected = data("dense", FILE_ROWS, options)
     dim, fact, store = (directory / file for file in (f"dim.{form}", f"facts.{form}", "store"))
@@ -459,7 +481,7 @@ def measure_files(name, darner, directory, options):
     for encoding in ENCODINGS:
         command = ["enrich", fact, "--with", "d on key", "--encoding", encoding, "-o", out]
         commands[f"Darner {encoding}"] = [*base, *command]
-    seconds = {engine: [] for engine in commands}
+    ended, synced = ({engine: [] for engine in commands} for _ in range(2))
     order = np.random.default_rng(SEED)
     for number in range(options.rounds + 1):
         print(f"{name}: round {number} of {options.rounds}", file=sys.stderr)
@@ -468,14 +490,110 @@ def measure_files(name, darner, directory, options):
             # What others have written is on its way to the disk.
             os.sync()
             took = run(commands[engine])
+            start = time.perf_counter()
+            with open(out, "rb") as written:
+                os.fsync(written.fileno())
+            took_on_disk = took + time.perf_counter() - start
             check(engine, answer_file(form, out), expected)
             if number > 0:
-                seconds[engine].append(took)
+                ended[engine].append(took)
+                synced[engine].append(took_on_disk)
     for path in (dim, fact, out):
         path.unlink()
     shutil.rmtree(store)
-    rates = {engine: options.facts / statistics.median(times) / 1e6 for engine, times in seconds.items()}
-    return {"name": name, "rates": rates, "load_ms": load * 1e3}
+
+    def result(name, seconds):
+        rates = {engine: options.facts / statistics.median(times) / 1e6 for engine, times in seconds.items()}
+        return {"name": name, "rates": rates, "load_ms": load * 1e3}
+
+    return [result(name, ended), result(f"{name}, on disk", synced)]
+
+
+# Files that are read
+
+
+def load_ways(path, options):
+    """Each gives seconds and the answer: rows, and the sum of each column."""
+    pool = ThreadPoolExecutor(options.threads)
+
+    def arrow():
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+            return len(table), [got.as_py() for got in pool.map(pc.sum, table.columns)]
+
+    def eager():
+        frame = pl.read_ipc(path)
+        return len(frame), list(frame.sum().row(0))
+
+    def streaming():
+        query = pl.scan_ipc(path).select(pl.len(), pl.all().sum())
+        rows, *sums = query.collect(engine="streaming").row(0)
+        return rows, sums
+
+    ctx = datafusion.SessionContext(
+        datafusion.SessionConfig().with_target_partitions(options.threads)
+    )
+    ctx.sql(f"CREATE EXTERNAL TABLE t STORED AS ARROW LOCATION '{path}'")
+
+    def sql():
+        [row] = ctx.sql("SELECT count(*), sum(key), sum(quantity), sum(amount) FROM t").to_pylist()
+        rows, *sums = row.values()
+        return rows, sums
+
+    ways = {
+        ("Polars", "eager"): eager,
+        ("Polars", "streaming"): streaming,
+        ("DataFusion", "SQL"): sql,
+        ("pyarrow", "mapped"): arrow,
+    }
+    return {key: timed(run, lambda answer: answer) for key, run in ways.items()}
+
+
+def measure_load(name, program, directory, options):
+    """Rates per engine, and the size of the file."""
+    rng = np.random.default_rng(SEED)
+    columns = {
+        "key": rng.integers(0, 1 << 40, options.facts),
+        "quantity": rng.integers(1, 100, options.facts),
+        "amount": rng.uniform(0, 1000, options.facts),
+    }
+    table, path = pa.table(columns), directory / "load.arrow"
+    codec = pa.ipc.IpcWriteOptions(compression=LOAD_CASES[name])
+    with pa.ipc.new_file(path, table.schema, options=codec) as writer:
+        writer.write_table(table, max_chunksize=64 * 1024)
+    sums = [column.sum() for column in columns.values()]
+    bits = sum(int(column.view(np.uint64).sum()) for column in columns.values()) % (1 << 64)
+    darner = Darner(program, path, [], [], options)
+
+    def read():
+        got = darner.ask("load")
+        # It adds up all columns together, the fractions' bits.
+        is_right = (got["rows"], got["sum"]) == (options.facts, bits)
+        return got["ns"] / 1e9, (got["rows"], sums if is_right else [])
+
+    ways = {("Darner", ""): read, **load_ways(path, options)}
+    seconds = {key: [] for key in ways}
+    order = np.random.default_rng(SEED)
+    for round_number in range(options.rounds + 1):
+        print(f"{name}: round {round_number} of {options.rounds}", file=sys.stderr)
+        for key in map(tuple, order.permutation(list(ways)).tolist()):
+            gc.collect()
+            time.sleep(REST_SECONDS)
+            for _ in range(2 if round_number > 0 else 1):
+                took, (rows, got) = ways[key]()
+                is_right = len(got) == len(sums) and np.allclose(got, sums, rtol=1e-9, atol=0)
+                if rows != options.facts or not is_right:
+                    sys.exit(f"{' '.join(key)} gives a wrong answer: {rows} rows, {got}")
+            if round_number > 0:
+                seconds[key].append(took)
+    darner.close()
+    num_bytes = path.stat().st_size
+    path.unlink()
+    rates = {}
+    for (engine, _), times in seconds.items():
+        rate = options.facts / statistics.median(times) / 1e6
+        rates[engine] = max(rate, rates.get(engine, 0))
+    return {"name": name, "rates": rates, "mb": num_bytes / 1e6}
 
 
 # The report
@@ -543,7 +661,23 @@ def table(results, last, milliseconds):
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def report(results, files, options):
+def loads_part(results, options):
+    heads = ["case", "file", *LOAD_PEERS, "Darner"]
+    lines = [" | ".join(heads), " | ".join(["---"] + ["--:"] * (len(heads) - 1))]
+    for result in results:
+        rates = result["rates"]
+        best = max(rates[peer] for peer in LOAD_PEERS)
+        cells = [result["name"], f"{result['mb']:.0f} MB"]
+        for peer in LOAD_PEERS:
+            bold = "**" if rates[peer] == best else ""
+            cells.append(f"{bold}{number(rates[peer])}{bold}")
+        cells.append(f"{number(rates['Darner'])} ({rates['Darner'] / best:.1f}×)")
+        lines.append(" | ".join(cells))
+    rows = (f"| {line} |" for line in lines)
+    return ["## Loads", "", COUNTED_LOADS.format(rounds=options.rounds), *rows, ""]
+
+
+def report(results, files, loads, options):
     notes = []
     for result in results:
         ways = ", ".join(f"{peer} {result['ways'][peer]}" for peer in ("DuckDB", "Polars"))
@@ -560,6 +694,7 @@ def report(results, files, options):
             "",
             *(memory_part(results, notes, options) if results else []),
             *(files_part(files, options) if files else []),
+            *(loads_part(loads, options) if loads else []),
         ]
     )
 
@@ -630,7 +765,17 @@ def main():
     options = OPTIONS
     if options.dir:
         options.dir.mkdir(parents=True, exist_ok=True)
-    results, files = [], []
+    results, files, loads = [], [], []
+
+    def tell():
+        """What is known so far: an error in one case does not lose the others."""
+        text = report(results, files, loads, options)
+        if options.output:
+            options.output.write_text(text)
+        if options.chart and results + files:
+            options.chart.write_text(chart(results + files, options))
+        return text
+
     with tempfile.TemporaryDirectory(dir=options.dir) as directory:
         for name in CASES:
             if options.cases in name:
@@ -638,16 +783,18 @@ def main():
                 measured = measure(name, program, Path(directory), options)
                 results.append(summary(name, *measured, options))
                 gc.collect()
+                tell()
         for name in FILE_CASES:
             if options.cases in name:
                 darner = options.darner or find_program("darner")
-                files.append(measure_files(name, darner, Path(directory), options))
-    text = report(results, files, options)
-    print(text)
-    if options.output:
-        options.output.write_text(text)
-    if options.chart:
-        options.chart.write_text(chart(results + files, options))
+                files.extend(measure_files(name, darner, Path(directory), options))
+                tell()
+        for name in LOAD_CASES:
+            if options.cases in name:
+                program = options.program or find_program("examples", "compare")
+                loads.append(measure_load(name, program, Path(directory), options))
+                tell()
+    print(tell())
 
 
 if __name__ == "__main__":

@@ -4,23 +4,25 @@
 //! `compare FACTS.arrow DIM.arrow JOIN [DIM.arrow JOIN]... [--threads N]` prints one line of JSON about
 //! the dimensions. Then, for each line on stdin: `view`, `plain` and `dictionary` join all facts,
 //! `build` builds the dimensions anew; each prints one line of JSON.
+//!
+//! `compare FILE.arrow [--threads N]` has no join: at each line `load` it reads the file and adds up its values.
 #![expect(clippy::print_stdout, reason = "the answers are read from stdout")]
 
-use std::{error::Error, fs::File, io::BufReader, sync::Arc, time::Instant};
+use std::{error::Error, fs::File, io::BufReader, path::Path, sync::Arc, time::Instant};
 
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::FileReader;
 use arrow_schema::SchemaRef;
-use darner_benches::{BATCH_ROWS, sum};
+use darner_benches::{BATCH_ROWS, load, sum};
 use darner_engine::{
     Collect, Dimension, DimensionBuilder, Encoding, JoinSpec, Joined, Scratch, StarJoin,
 };
-use rayon::prelude::*;
+use rayon::{ThreadPool, prelude::*};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const USAGE: &str = "usage: compare FACTS.arrow DIM.arrow JOIN [DIM.arrow JOIN]... [--threads N]";
+const USAGE: &str = "usage: compare FACTS.arrow [DIM.arrow JOIN]... [--threads N]";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -92,6 +94,20 @@ fn answer(joined: &[Joined], ns: u128) -> Result<String> {
     ))
 }
 
+/// Reads a file whenever it is told to.
+fn load_all(pool: &ThreadPool, path: &str) -> Result<()> {
+    for line in std::io::stdin().lines() {
+        if line?.trim() != "load" {
+            return Err("not a command: `load` is the only one without a join".into());
+        }
+        let start = Instant::now();
+        let (num_rows, sum) = pool.install(|| load(Path::new(path)))?;
+        let ns = start.elapsed().as_nanos();
+        println!(r#"{{"ns":{ns},"rows":{num_rows},"sum":{sum}}}"#);
+    }
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let mut paths = Vec::new();
     let mut num_threads = 1;
@@ -106,6 +122,12 @@ fn main() -> Result<()> {
     let Some((facts, joins)) = paths.split_first() else {
         return Err(USAGE.into());
     };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(num_threads)
+        .build()?;
+    if joins.is_empty() {
+        return load_all(&pool, facts);
+    }
     let mut sources = Vec::new();
     for pair in joins.chunks(2) {
         let [path, spec] = pair else {
@@ -119,9 +141,6 @@ fn main() -> Result<()> {
     }
     let mut facts = read(facts)?;
     facts.batches = slice(&facts.batches);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(num_threads)
-        .build()?;
     let build_all = || -> std::result::Result<Vec<_>, String> {
         let joins = sources.iter().map(|(rows, keys, spec)| {
             let built = build(rows, keys).map_err(|error| error.to_string())?;

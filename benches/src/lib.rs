@@ -1,12 +1,14 @@
 //! What the benchmarks have in common: seeded data, described as cases, and facts about the machine.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use arrow_array::{
     Array, ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray,
-    types::Int32Type,
+    cast::AsArray,
+    types::{Float64Type, Int32Type, Int64Type},
 };
-use darner_engine::{Dimension, DimensionBuilder, Result};
+use darner_engine::{Dimension, DimensionBuilder, Result, SourceOptions, open_all};
+use rayon::prelude::*;
 
 /// Rows of a fact batch.
 pub const BATCH_ROWS: usize = 64 * 1024;
@@ -48,7 +50,7 @@ fn mix(mut x: u64) -> u64 {
 pub enum Keys {
     /// Int64, counting up from 0.
     Dense,
-    /// Int64, multiples of 1,000.
+    /// Int64, all over 64 bits.
     Sparse,
     /// Strings of 8 to 40 bytes.
     Text,
@@ -132,10 +134,6 @@ impl fmt::Display for Case {
 /// Keys per part of a pair.
 const PART_KEYS: u64 = 1_000;
 
-fn int(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 /// The string of a key's number: letters that look random, then the number.
 fn text(number: u64) -> String {
     let mut random = Random::new(number);
@@ -152,12 +150,15 @@ fn key_columns(
     numbers: &[Option<u64>],
 ) -> Vec<(&'static str, ArrayRef)> {
     let ints = |of: fn(u64) -> u64| -> ArrayRef {
-        let values = numbers.iter().map(|number| number.map(|n| int(of(n))));
+        let values = numbers
+            .iter()
+            .map(|number| number.map(|n| of(n).cast_signed()));
         Arc::new(values.collect::<Int64Array>())
     };
     match keys {
         Keys::Dense => vec![(name, ints(|n| n))],
-        Keys::Sparse => vec![(name, ints(|n| n * 1_000))],
+        // To multiply by an odd number keeps numbers apart.
+        Keys::Sparse => vec![(name, ints(|n| n.wrapping_mul(0x2545_F491_4F6C_DD1D)))],
         Keys::Text | Keys::Dictionary => {
             let texts = numbers.iter().map(|number| number.map(text));
             vec![(name, Arc::new(texts.collect::<StringArray>()))]
@@ -265,7 +266,12 @@ pub fn facts(case: Case, num_facts: usize, seed: u64) -> Facts {
         let amounts = numbers.iter().map(|number| half(number.unwrap_or(0)));
         columns.push((
             "quantity",
-            Arc::new(numbers.iter().map(|n| n.map(int)).collect::<Int64Array>()),
+            Arc::new(
+                numbers
+                    .iter()
+                    .map(|n| n.map(u64::cast_signed))
+                    .collect::<Int64Array>(),
+            ),
         ));
         columns.push(("amount", Arc::new(amounts.collect::<Float64Array>())));
         facts
@@ -320,6 +326,42 @@ pub fn sum(column: &ArrayRef) -> f64 {
             .flatten()
             .sum()
     }
+}
+
+/// Adds up every value of a batch of two int64 and a float64, of this its bits.
+#[must_use]
+pub fn sum_bits(all: u64, batch: &RecordBatch) -> u64 {
+    let ints = |column: usize| {
+        let values = batch.column(column).as_primitive::<Int64Type>().values();
+        values
+            .iter()
+            .fold(0, |sum: i64, value| sum.wrapping_add(*value))
+    };
+    let floats = batch.column(2).as_primitive::<Float64Type>().values();
+    let bits = floats
+        .iter()
+        .fold(0, |sum: u64, value| sum.wrapping_add(value.to_bits()));
+    all.wrapping_add(ints(0).cast_unsigned())
+        .wrapping_add(ints(1).cast_unsigned())
+        .wrapping_add(bits)
+}
+
+/// Reads a file of such batches on the current rayon pool: its rows, and the sum of its values.
+///
+/// # Errors
+/// Those of the file.
+pub fn load(path: &Path) -> Result<(usize, u64)> {
+    let mut source = open_all(vec![path.to_owned()], &SourceOptions::default())?;
+    let mut pieces = Vec::new();
+    while let Some(piece) = source.next_piece()? {
+        pieces.push(piece);
+    }
+    let read = pieces.into_par_iter().map(|piece| {
+        let batches = piece.decode()?;
+        let num_rows = batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        Ok((num_rows, batches.iter().fold(0, sum_bits)))
+    });
+    read.try_reduce(|| (0, 0), |a, b| Ok((a.0 + b.0, a.1.wrapping_add(b.1))))
 }
 
 /// The machine, in one line, for the head of a report.

@@ -7,8 +7,13 @@
 //! Joins FACTS rows in memory (10,000,000) with DIMENSION rows (1,000,000) in three ways: by lookup in a table of a store,
 //! by hash join with the same table, and by hash join with the same rows in memory. Every row that comes out is counted
 //! and its numbers are added up; the three ways must agree. A time is the median of RUNS (5). The first lookup builds the
-//! dimension and is shown apart.
+//! dimension and is shown apart. All of it is done with keys that count up, and with keys scattered over all 64 bits.
 #![expect(clippy::print_stdout, reason = "this is what it is for")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "numbers of rows are small"
+)]
 
 use std::{
     error::Error,
@@ -74,24 +79,52 @@ fn main() -> Result<()> {
         "{num_facts} facts, {num_rows} rows in the dimension, {num_runs} runs, {num_partitions} partitions"
     );
 
-    let dir = tempfile::tempdir()?;
-    let store = Arc::new(Store::open(
-        dir.path().join("store"),
-        StoreOptions::default(),
-    )?);
-    let config = SessionConfig::new().with_target_partitions(num_partitions);
-    let context = SessionContext::new_with_config(config);
-    darner_sql::register(&context, Arc::clone(&store), "darner");
-    let mut random = Random(7);
-    fill(&context, &store, num_rows, &mut random)?;
-    facts(&context, (num_facts, num_rows, num_partitions), &mut random)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(num_cores)
         .build()?;
-    for (name, sql) in QUERIES {
-        runtime.block_on(compare(&context, name, sql, num_runs))?;
+    for keys in [Keys::Dense, Keys::Scattered] {
+        println!("\n{keys:?} keys");
+        let dir = tempfile::tempdir()?;
+        let store = Arc::new(Store::open(
+            dir.path().join("store"),
+            StoreOptions::default(),
+        )?);
+        let config = SessionConfig::new().with_target_partitions(num_partitions);
+        let context = SessionContext::new_with_config(config);
+        darner_sql::register(&context, Arc::clone(&store), "darner");
+        let mut random = Random(7);
+        fill(&context, &store, (num_rows, keys), &mut random)?;
+        let shape = (num_facts, num_rows, num_partitions);
+        facts(&context, shape, keys, &mut random)?;
+        for (name, sql) in QUERIES {
+            runtime.block_on(compare(&context, name, sql, num_runs))?;
+        }
     }
     Ok(())
+}
+
+/// Which keys the dimension has.
+#[derive(Clone, Copy, Debug)]
+enum Keys {
+    /// The numbers from 0 on.
+    Dense,
+    /// Numbers all over 64 bits.
+    Scattered,
+}
+
+impl Keys {
+    fn key(self, at: usize) -> i64 {
+        match self {
+            Self::Dense => at as i64,
+            // To multiply by an odd number keeps numbers apart.
+            Self::Scattered => (at as i64).wrapping_mul(-0x61C8_8646_80B5_83EB),
+        }
+    }
+
+    /// A key that a dimension of so many rows has not.
+    fn miss(self, at: usize, num_rows: usize) -> i64 {
+        self.key(at + num_rows)
+    }
 }
 
 /// A generator of numbers from a seed (xorshift64).
@@ -106,15 +139,15 @@ impl Random {
     }
 }
 
-/// The dimension, as the table `securities` of the store and as `copy` in memory. Its keys are far from each other.
+/// The dimension, as the table `securities` of the store and as `copy` in memory.
 fn fill(
     context: &SessionContext,
     store: &Store,
-    num_rows: usize,
+    (num_rows, keys): (usize, Keys),
     random: &mut Random,
 ) -> Result<()> {
     let mut batches = Vec::new();
-    let ids: Vec<i64> = (0..num_rows).map(|at| key(at as u64)).collect();
+    let ids: Vec<i64> = (0..num_rows).map(|at| keys.key(at)).collect();
     for ids in ids.chunks(BATCH_ROWS) {
         let names = ids.iter().map(|id| format!("security number {id}"));
         let cities: Vec<String> = ids
@@ -151,14 +184,11 @@ fn price(eighths: u64) -> f64 {
     f64::from(u32::try_from(eighths).unwrap_or(u32::MAX)) / 8.0
 }
 
-fn key(at: u64) -> i64 {
-    (at * 1000).cast_signed()
-}
-
 /// The facts, in memory: a key, a quantity, a price.
 fn facts(
     context: &SessionContext,
     (num_facts, num_rows, num_partitions): (usize, usize, usize),
+    keys: Keys,
     random: &mut Random,
 ) -> Result<()> {
     let mut partitions = vec![Vec::new(); num_partitions];
@@ -167,11 +197,11 @@ fn facts(
         let len = BATCH_ROWS.min(num_facts - start);
         let keys: Vec<i64> = (0..len)
             .map(|_| {
-                let id = key(random.below(num_rows as u64));
+                let at = random.below(num_rows as u64) as usize;
                 if random.below(MISS_EVERY) == 0 {
-                    id + 1
+                    keys.miss(at, num_rows)
                 } else {
-                    id
+                    keys.key(at)
                 }
             })
             .collect();
