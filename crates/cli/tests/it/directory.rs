@@ -1,8 +1,10 @@
 //! Jobs whose output is a directory: what is finished stays finished.
 
-use std::{collections::BTreeMap, path::Path, process::Stdio};
+use std::{
+    collections::BTreeMap, fs::OpenOptions, io::Write, path::Path, process::Stdio, time::Duration,
+};
 
-use crate::place::Place;
+use crate::place::{Place, Run};
 
 const JOB: &str = "
 store = 'store'
@@ -422,4 +424,52 @@ fn replaced_files_that_a_killed_run_has_left_are_removed() {
     place.ok(&["run", "job.toml"]);
     assert!(!place.path("out/left.csv").exists());
     assert_eq!(std::fs::read_to_string(&manifest).unwrap(), text);
+}
+
+/// One file cannot be read, or is still being written. What is wrong with it is said, the files before it are done, and what
+/// was made of it before stays.
+#[test]
+fn one_bad_file_among_others_harms_nothing() {
+    let place = place(JOB);
+    place.ok(&["run", "job.toml"]);
+    let mut good = files(&place.path("out"));
+    place.write("in/a.csv", "flight,dest\n7,SFO\n");
+    good.insert(
+        "a.csv".to_owned(),
+        b"flight,dest,city\n7,SFO,San Francisco\n".to_vec(),
+    );
+
+    std::fs::rename(place.path("in/b.csv"), place.path("b.csv")).unwrap();
+    std::os::unix::fs::symlink("nowhere", place.path("in/b.csv")).unwrap();
+    place.fails(&["run", "job.toml"], 3, &["in/b.csv", "No such file"]);
+    std::fs::remove_file(place.path("in/b.csv")).unwrap();
+
+    let row = "3,XXX\n";
+    let long = format!("flight,dest\n{}", row.repeat(2_000_000));
+    place.write("in/b.csv", &long);
+    let mut growing = OpenOptions::new()
+        .append(true)
+        .open(place.path("in/b.csv"))
+        .unwrap();
+    let mut child = place
+        .command()
+        .args(["run", "job.toml"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while child.try_wait().unwrap().is_none() {
+        growing.write_all(row.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    for words in ["in/b.csv is not", "was changed while it was read"] {
+        assert!(run.stderr.contains(words), "{} lacks {words}", run.stderr);
+    }
+    assert!(files(&place.path("out")) == good);
+
+    // Once it is complete it is taken.
+    std::fs::rename(place.path("b.csv"), place.path("in/b.csv")).unwrap();
+    place.ok(&["run", "job.toml"]);
+    assert!(files(&place.path("out")) == good);
 }
