@@ -29,7 +29,7 @@ use std::{
     process,
     sync::{
         atomic::{AtomicU64, Ordering},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::{Builder, JoinHandle},
 };
@@ -75,18 +75,24 @@ impl Behind {
         Ok(Self { asks, thread })
     }
 
-    /// Asks for a sync, unless one is waiting to begin.
-    fn ask(&self) {
-        // A thread that has ended with an error tells it at the end.
-        let _ = self.asks.try_send(());
+    /// Asks for a sync, unless one is waiting to begin. Fails if an earlier one has failed.
+    fn ask(self) -> io::Result<Self> {
+        match self.asks.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => Ok(self),
+            // Only an error ends the thread before its time.
+            Err(TrySendError::Disconnected(())) => Err(self.end().err().unwrap_or_else(ended)),
+        }
     }
 
     /// Ends the thread. The system tells an error once: what it was told, nobody else is.
     fn end(self) -> io::Result<()> {
         drop(self.asks);
-        let ended = self.thread.join();
-        ended.unwrap_or_else(|_| Err(io::Error::other("the thread that syncs has panicked")))
+        self.thread.join().unwrap_or_else(|_| Err(ended()))
     }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the thread that syncs the output has ended")
 }
 
 impl AtomicFile {
@@ -188,13 +194,10 @@ impl Write for AtomicFile {
         self.num_unsynced += num_bytes;
         if self.num_unsynced >= BEHIND_BYTES {
             self.num_unsynced = 0;
-            if self.behind.is_none() {
-                // Without it the end takes longer, and that is all.
-                self.behind = Behind::start(&self.file).ok();
-            }
-            if let Some(behind) = &self.behind {
-                behind.ask();
-            }
+            // Without it the end takes longer, and that is all.
+            let behind = self.behind.take();
+            let behind = behind.or_else(|| Behind::start(&self.file).ok());
+            self.behind = behind.map(Behind::ask).transpose()?;
         }
         Ok(num_bytes)
     }
@@ -289,5 +292,28 @@ mod tests {
         drop(file);
         assert!(fs::read(&path).unwrap() == found);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_sync_behind_is_told_fails_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "the last one").unwrap();
+        // It cannot be synced, so that the thread ends with an error.
+        let failing = || Behind::start(&File::open("/dev/null").unwrap()).unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"the next one").unwrap();
+        file.behind = Some(failing().ask().unwrap());
+        assert!(file.commit().is_err());
+
+        let mut file = AtomicFile::create(&path).unwrap();
+        let behind = failing().ask().unwrap();
+        while !behind.thread.is_finished() {
+            std::thread::yield_now();
+        }
+        file.behind = Some(behind);
+        assert!(file.write_all(&vec![0; BEHIND_BYTES]).is_err());
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"the last one");
     }
 }
