@@ -1,11 +1,8 @@
 //! One statement, planned, and its rows.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        mpsc::{Receiver, channel},
-    },
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, channel},
 };
 
 use arrow_array::RecordBatch;
@@ -217,7 +214,10 @@ fn missing_table(
         {
             // FROM flights.csv is the table csv of the schema flights.
             let file = name.to_string();
-            if options.allow_files && name.schema().is_some() && Path::new(&file).exists() {
+            if options.allow_files
+                && name.schema().is_some()
+                && options.directory.join(&file).exists()
+            {
                 return Some(Error::not_found(format!(
                     "no such table: table=`{file}`; a file stands in single quotes: '{file}'"
                 )));

@@ -79,9 +79,9 @@ pub(crate) fn say(context: &Context, plan: &Plan, done: &Done) -> Result<()> {
     print::note(
         context,
         format_args!(
-            "{}: {} rows read, {} written to {target} ({}) in {:.2} s",
+            "{}: {} read, {} written to {target} ({}) in {:.2} s",
             plan.name,
-            HumanCount(done.report.rows_read),
+            print::counted(done.report.rows_read, "row"),
             HumanCount(done.report.rows_written),
             HumanBytes(done.written.num_bytes),
             done.seconds

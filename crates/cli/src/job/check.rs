@@ -11,12 +11,11 @@ use std::{
 
 use arrow_schema::{Schema, SchemaRef};
 use darner_engine::{BatchMap, DimensionBuilder, Error, LoadMode, Source, is_view};
-use darner_sql::{Expressions, Session};
+use darner_sql::{Expressions, Session, relations_of};
 use darner_store::{Store, TableSnapshot, TableSpec};
-use indicatif::{HumanBytes, HumanCount};
-use serde::Serialize;
 
 use super::{
+    checked::{Checked, Column, Join, Size, columns},
     directory::{self, split},
     file::Job,
     memory::{DimensionMemory, Due, EnrichMemory},
@@ -29,67 +28,15 @@ use crate::{
     enrichment::{plan_joins, view_key},
     error::{Failure, Result},
     files::{check_outputs, input_paths, known_types},
-    memory::{dimension_bytes, table_bytes},
+    memory::dimension_bytes,
     names::hint,
     print,
     report::{kind, on},
     storage::{check_output, open_all, shown},
 };
 
-/// Columns that are listed of a step.
-const COLUMNS_SHOWN: usize = 12;
-
 /// Bytes of an input that are decoded to estimate what it takes in memory.
 const SAMPLE_BYTES: u64 = 8 << 20;
-
-/// What is known of one step.
-#[derive(Default, Serialize)]
-struct Checked {
-    kind: &'static str,
-    name: String,
-    /// `load`, `enrich`, `make`, `refresh`, `check`, `ask` or `skip`.
-    action: &'static str,
-    why: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    inputs: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    input_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    output: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    columns: Vec<Column>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    joins: Vec<Join>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rows: Option<u64>,
-    /// Whether `rows` and `memory_bytes` come from a sample.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    is_estimate: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Column {
-    name: String,
-    #[serde(rename = "type")]
-    data_type: String,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    key: bool,
-}
-
-#[derive(Serialize)]
-struct Join {
-    name: String,
-    table: String,
-    kind: &'static str,
-    on: String,
-    columns: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory_bytes: Option<u64>,
-}
 
 /// A table as it will be when the steps before are done.
 struct Table {
@@ -98,13 +45,6 @@ struct Table {
     key: Vec<String>,
     is_view: bool,
     size: Option<Size>,
-}
-
-#[derive(Clone, Copy)]
-struct Size {
-    rows: u64,
-    bytes: u64,
-    is_estimate: bool,
 }
 
 /// What is known of the job so far.
@@ -349,8 +289,8 @@ impl Checker<'_> {
         match due {
             Due::No(report) => {
                 checked.action = "skip";
-                let rows = HumanCount(report.rows_written);
-                checked.why = format!("unchanged, {rows} rows");
+                let rows = print::counted(report.rows_written, "row");
+                checked.why = format!("unchanged, {rows}");
             }
             Due::Yes(why) => checked.why = why,
         }
@@ -365,7 +305,8 @@ impl Checker<'_> {
         checked: &mut Checked,
     ) -> Result<()> {
         checked.action = action;
-        self.session()?.plan(&step.query)?;
+        let session = self.session_for(&step.query, |path| self.job.path(path))?;
+        session.plan(&step.query)?;
         Ok(())
     }
 
@@ -380,7 +321,7 @@ impl Checker<'_> {
             })
         };
         let query = self.job.view_query(step, is_planned)?;
-        let session = self.session()?;
+        let session = self.session_for(&query, Path::to_path_buf)?;
         let plan = session.plan(&query)?;
         let schema = plan.schema();
         checked.columns = schema
@@ -434,6 +375,21 @@ impl Checker<'_> {
                     session.register_file(name, &path)?;
                 }
                 None => {}
+            }
+        }
+        Ok(session)
+    }
+
+    /// Such a place for a query that may name files, whose paths `path_of` gives, and which are yet to be written.
+    fn session_for(&self, query: &str, path_of: impl Fn(&Path) -> PathBuf) -> Result<Session> {
+        let session = self.session()?;
+        // What is no query is told of when it is planned.
+        for name in relations_of(query).unwrap_or_default() {
+            let path = path_of(Path::new(&name));
+            let mut outputs = self.outputs.iter();
+            let planned = outputs.find(|(output, _)| reads(&path, output));
+            if let (Some((_, schema)), None) = (planned, session.table_schema(&name)) {
+                session.register_empty(&name, schema)?;
             }
         }
         Ok(session)
@@ -546,96 +502,6 @@ impl Size {
             is_estimate: false,
         }
     }
-}
-
-impl Checked {
-    fn set_size(&mut self, size: Option<Size>) {
-        self.rows = size.map(|size| size.rows);
-        self.memory_bytes = size.map(|size| table_bytes((size.rows, size.bytes)));
-        self.is_estimate = size.is_some_and(|size| size.is_estimate);
-    }
-
-    fn lines(&self, width: usize) -> Vec<String> {
-        let (action, name) = (self.action, &self.name);
-        if matches!(self.action, "ask" | "check") {
-            return vec![format!("{action:6}  {name}")];
-        }
-        let mut lines = vec![format!("{action:6}  {name:width$}  {}", self.why)];
-        let mut line = |text: String| lines.push(format!("        {text}"));
-        let files = match self.inputs.as_slice() {
-            [] => String::new(),
-            [one] => one.clone(),
-            [first, rest @ ..] => format!("{first} and {} more", rest.len()),
-        };
-        let size = self
-            .input_bytes
-            .map_or_else(String::new, |bytes| format!(", {}", HumanBytes(bytes)));
-        if !files.is_empty() {
-            line(format!("from {files}{size}"));
-        }
-        for join in &self.joins {
-            let name = if join.name == join.table {
-                join.table.clone()
-            } else {
-                format!("{} as {}", join.table, join.name)
-            };
-            let columns = match join.columns.as_slice() {
-                [] => String::new(),
-                columns => format!(": + {}", columns.join(", ")),
-            };
-            line(format!("{} join {name} on {}{columns}", join.kind, join.on));
-        }
-        if let Some(output) = &self.output {
-            line(format!("to {output}"));
-        }
-        if !self.columns.is_empty() {
-            let shown = self.columns.iter().take(COLUMNS_SHOWN);
-            let names: Vec<String> = shown.map(Column::text).collect();
-            let more = match self.columns.len().saturating_sub(COLUMNS_SHOWN) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            line(format!(
-                "{} columns: {}{more}",
-                self.columns.len(),
-                names.join(", ")
-            ));
-        }
-        let about = if self.is_estimate { "about " } else { "" };
-        match (self.rows, self.memory_bytes) {
-            (Some(rows), Some(bytes)) => line(format!(
-                "{about}{} rows, about {} in memory",
-                HumanCount(rows),
-                HumanBytes(bytes)
-            )),
-            (None, Some(bytes)) if !self.joins.is_empty() => {
-                line(format!(
-                    "about {} of memory for dimensions",
-                    HumanBytes(bytes)
-                ));
-            }
-            _ => {}
-        }
-        lines
-    }
-}
-
-impl Column {
-    fn text(&self) -> String {
-        let key = if self.key { " key" } else { "" };
-        format!("{} {}{key}", self.name, self.data_type)
-    }
-}
-
-fn columns(schema: &Schema, key: &[String]) -> Vec<Column> {
-    let fields = schema.fields().iter();
-    fields
-        .map(|field| Column {
-            name: field.name().clone(),
-            data_type: field.data_type().to_string(),
-            key: key.contains(field.name()),
-        })
-        .collect()
 }
 
 /// The columns as a table has them whose key is never null.

@@ -1,6 +1,7 @@
 //! Jobs: what a job file says, and what of it was done before.
 
 mod check;
+mod checked;
 mod directory;
 mod file;
 mod manifest;

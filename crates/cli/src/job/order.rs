@@ -123,10 +123,15 @@ pub(crate) fn only<'j>(steps: Vec<Step<'j>>, names: &[String]) -> Result<Vec<Ste
     for name in names {
         if !steps.iter().any(|step| is_meant(step, name)) {
             let known: Vec<&str> = steps.iter().map(Step::name).collect();
+            let whole: Vec<String> = steps
+                .iter()
+                .map(|step| format!("{}.{}", step.kind(), step.name()))
+                .collect();
+            let all = known.iter().copied();
             return Err(Error::invalid(format!(
                 "--only {name}: the job has no such step: steps=`{}`{}",
                 known.join(", "),
-                hint(name, known.iter().copied())
+                hint(name, all.chain(whole.iter().map(String::as_str)))
             )));
         }
     }

@@ -14,7 +14,6 @@ use darner_sql::{
     relations_of,
 };
 use darner_store::Store;
-use indicatif::HumanCount;
 
 use super::{
     directory,
@@ -256,8 +255,8 @@ fn enrich(
         print::note(
             context,
             format_args!(
-                "{name}: unchanged, {} rows in {}",
-                HumanCount(report.rows_written),
+                "{name}: unchanged, {} in {}",
+                print::counted(report.rows_written, "row"),
                 shown(&plan.output)
             ),
         );

@@ -278,7 +278,9 @@ query = 'SELECT k FROM d WHERE name IS NULL'
 [check.matched]
 query = "SELECT k FROM 'out/e.csv' WHERE name IS NULL ORDER BY k"
 [summary.s]
-query = "SELECT count(*) AS n FROM 'out/e.csv'"
+query = "SELECT count(*) AS n FROM 'out/*.csv'"
+[view.v]
+query = "SELECT name, count(*) AS n FROM 'out/e.csv' GROUP BY name"
 "#;
 
 #[test]
@@ -292,6 +294,9 @@ fn a_check_stops_the_job_before_others_use_what_is_wrong() {
     with_checks("SELECT k FROM d");
     place.write("jobs/d.csv", "k,name\n1,one\n2,two\n");
     place.write("jobs/f.csv", "k\n1\n2\n1\n");
+    // Nothing is there yet, and what will be there can be asked about.
+    let check = place.ok(&["check", "jobs/job.toml"]);
+    assert!(check.stdout.contains("check   names\n"), "{}", check.stdout);
     let run = ["run", "jobs/job.toml"];
     let first = place.ok(&run);
     for words in ["names: every key has a name\n", "matched: checked\n"] {
@@ -302,8 +307,6 @@ fn a_check_stops_the_job_before_others_use_what_is_wrong() {
         );
     }
     assert!(first.stdout.contains("| 3 |"), "{}", first.stdout);
-    let check = place.ok(&["check", "jobs/job.toml"]);
-    assert!(check.stdout.contains("check   names\n"), "{}", check.stdout);
 
     // The enrichment would take it.
     place.write("jobs/d.csv", "k,name\n1,one\n2,\n3,three\n");
