@@ -1,4 +1,4 @@
-use super::{NO_MATCH, stride::Stride};
+use super::{NO_MATCH, rank::Ranks, stride::Spread, stride::Stride};
 use crate::huge;
 
 /// Row numbers at the place of their key: for keys that are dense, or that are evenly spaced.
@@ -7,64 +7,157 @@ use crate::huge;
 /// keys 7, 9, 8     ->  first_key 7, rows [0, 2, 1]
 /// keys 70, 90, 80  ->  first_key 70, stride 10, rows [0, 2, 1]
 /// ```
+///
+/// Where rows come in the order of their keys, as those of a table most often do, their numbers need not be kept: the row
+/// of a key is the number of keys before it.
 #[derive(Debug)]
 pub(crate) struct DirectIndex {
     first_key: i64,
     /// `None` for 1.
     stride: Option<Stride>,
-    rows: Vec<u32>,
+    rows: Rows,
+}
+
+#[derive(Debug)]
+enum Rows {
+    /// The row of each place, or [`NO_MATCH`].
+    Any(Vec<u32>),
+    /// Rows in the order of their keys, which leave out some places.
+    Ordered(Ranks),
+    /// Rows in the order of their keys, one at each of so many places so far.
+    Whole(u32),
 }
 
 impl DirectIndex {
-    pub(crate) fn new(first_key: i64, stride: u64, num_places: usize) -> Self {
+    /// An index without keys, and for none.
+    pub(crate) fn empty() -> Self {
         Self {
-            first_key,
-            stride: (stride > 1).then(|| Stride::new(stride)),
-            rows: huge::vec(NO_MATCH, num_places),
+            first_key: 0,
+            stride: None,
+            rows: Rows::Whole(0),
         }
     }
 
-    /// Sets the row of a key, which must have a place, and returns the one before, or [`NO_MATCH`].
-    #[inline]
-    pub(crate) fn insert(&mut self, key: i64, row: u32) -> u32 {
-        let place = index(self.place(key));
-        std::mem::replace(&mut self.rows[place], row)
+    /// For up to so many keys of this spread.
+    pub(crate) fn new(spread: Spread, num_keys: usize) -> Self {
+        let num_places = usize::try_from(spread.num_places());
+        // `Layout::choose` bounds them far below `usize::MAX`.
+        let num_places = num_places.expect("a direct index has a bounded range");
+        let rows = if !spread.is_ascending {
+            Rows::Any(huge::vec(NO_MATCH, num_places))
+        } else if num_places == num_keys {
+            Rows::Whole(0)
+        } else {
+            Rows::Ordered(Ranks::new(num_places))
+        };
+        Self {
+            first_key: spread.min,
+            stride: (spread.stride > 1).then(|| Stride::new(spread.stride)),
+            rows,
+        }
+    }
+
+    /// Inserts keys whose rows count up from `first_row`, after those of all calls before. Each must have a place.
+    /// `replaced` is told the old and the new row of every key that was there already.
+    pub(crate) fn insert(
+        &mut self,
+        keys: &[i64],
+        first_row: u32,
+        mut replaced: impl FnMut(u32, u32),
+    ) {
+        let Self {
+            first_key, stride, ..
+        } = *self;
+        let place = |key: i64| index(place(first_key, stride, key));
+        match &mut self.rows {
+            Rows::Any(rows) => {
+                for (row, &key) in (first_row..).zip(keys) {
+                    let before = std::mem::replace(&mut rows[place(key)], row);
+                    if before != NO_MATCH {
+                        replaced(before, row);
+                    }
+                }
+            }
+            Rows::Ordered(ranks) => keys.iter().for_each(|&key| ranks.insert(place(key))),
+            // The keys of these rows are those of the next places.
+            Rows::Whole(num_rows) => {
+                *num_rows += u32::try_from(keys.len())
+                    .expect("a builder takes in at most `BUILD_ROWS_MAX` rows");
+            }
+        }
+    }
+
+    /// Ends a run of inserts: only then can keys be looked for.
+    pub(crate) fn settle(&mut self) {
+        if let Rows::Ordered(ranks) = &mut self.rows {
+            ranks.count();
+        }
     }
 
     /// The row of one key.
     #[inline]
     pub(crate) fn find(&self, key: i64) -> u32 {
-        row_at(&self.rows, self.place(key))
+        self.rows.at(place(self.first_key, self.stride, key))
     }
 
     pub(crate) fn probe(&self, keys: &[i64], out: &mut Vec<u32>) {
-        let rows = self.rows.as_slice();
+        match &self.rows {
+            Rows::Any(rows) => self.probe_rows(keys, |place| row_at(rows, place), out),
+            Rows::Ordered(ranks) => self.probe_rows(keys, |place| ranks.rank(place), out),
+            Rows::Whole(num_rows) => {
+                self.probe_rows(keys, |place| same_row(*num_rows, place), out);
+            }
+        }
+    }
+
+    #[inline]
+    fn probe_rows(&self, keys: &[i64], row: impl Fn(u64) -> u32, out: &mut Vec<u32>) {
         let distance = |key: &i64| distance(self.first_key, *key);
         match self.stride {
-            None => out.extend(keys.iter().map(|key| row_at(rows, distance(key)))),
+            None => out.extend(keys.iter().map(|key| row(distance(key)))),
             Some(stride) => {
-                let place = |key| stride.quotient(distance(key));
-                out.extend(keys.iter().map(|key| row_at(rows, place(key))));
+                out.extend(keys.iter().map(|key| row(stride.quotient(distance(key)))));
             }
         }
     }
 
     pub(crate) fn num_bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<u32>()
+        match &self.rows {
+            Rows::Any(rows) => rows.capacity() * size_of::<u32>(),
+            Rows::Ordered(ranks) => ranks.num_bytes(),
+            Rows::Whole(_) => 0,
+        }
     }
+}
 
-    /// Where a key stands; past the end if it does not.
+impl Rows {
     #[inline]
-    fn place(&self, key: i64) -> u64 {
-        let distance = distance(self.first_key, key);
-        self.stride
-            .map_or(distance, |stride| stride.quotient(distance))
+    fn at(&self, place: u64) -> u32 {
+        match self {
+            Self::Any(rows) => row_at(rows, place),
+            Self::Ordered(ranks) => ranks.rank(place),
+            Self::Whole(num_rows) => same_row(*num_rows, place),
+        }
     }
 }
 
 #[inline]
 fn row_at(rows: &[u32], place: u64) -> u32 {
     rows.get(index(place)).copied().unwrap_or(NO_MATCH)
+}
+
+/// The row of a place that has its own number.
+#[inline]
+fn same_row(num_rows: u32, place: u64) -> u32 {
+    let row = u32::try_from(place).ok();
+    row.filter(|row| *row < num_rows).unwrap_or(NO_MATCH)
+}
+
+/// Where a key stands; past the end if it does not.
+#[inline]
+fn place(first_key: i64, stride: Option<Stride>, key: i64) -> u64 {
+    let distance = distance(first_key, key);
+    stride.map_or(distance, |stride| stride.quotient(distance))
 }
 
 #[inline]

@@ -8,7 +8,8 @@ use crate::key::KeyForm;
 #[non_exhaustive]
 pub enum LayoutKind {
     /// An array of row numbers, the key being the place: integer keys that are dense or evenly spaced, and several columns
-    /// whose values are most often keys together.
+    /// whose values are most often keys together. Where rows come in the order of their keys, bits instead of numbers, or
+    /// nothing at all.
     Direct,
     /// Open addressing, key and row number in the slot: other integer keys, and several columns as one number.
     Hash,
@@ -33,6 +34,9 @@ const DIRECT_RANGE_SMALL: u64 = 4096;
 /// A direct index may have this many places per key. At six it takes what the slots of a hash index
 /// take (24 bytes per key), and it is the faster of two of one size.
 const DIRECT_PLACES_PER_KEY: u64 = 6;
+
+/// The same where rows come in the order of their keys: a place takes two bits then, so these are 16 bytes per key.
+const ORDERED_PLACES_PER_KEY: u64 = 64;
 
 /// The longest direct index: 16 GiB.
 const DIRECT_RANGE_MAX: u64 = 1 << 32;
@@ -62,8 +66,13 @@ impl Layout {
             };
         };
         let range = spread.num_places();
+        let places_per_key = if spread.is_ascending {
+            ORDERED_PLACES_PER_KEY
+        } else {
+            DIRECT_PLACES_PER_KEY
+        };
         let range_max = (num_keys as u64)
-            .saturating_mul(DIRECT_PLACES_PER_KEY)
+            .saturating_mul(places_per_key)
             .clamp(DIRECT_RANGE_SMALL, DIRECT_RANGE_MAX);
         let kind = if range <= u128::from(range_max) {
             LayoutKind::Direct
@@ -78,9 +87,13 @@ impl Layout {
             0 | 1 => String::new(),
             stride => format!(" steps of {stride}"),
         };
+        let order = match kind {
+            LayoutKind::Direct if spread.is_ascending => ", in order",
+            _ => "",
+        };
         Self {
             kind,
-            reason: format!("{num_keys} keys{columns} in a range of {range}{steps}"),
+            reason: format!("{num_keys} keys{columns} in a range of {range}{steps}{order}"),
         }
     }
 

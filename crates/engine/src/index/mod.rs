@@ -5,6 +5,7 @@ mod direct;
 mod hash;
 mod layout;
 mod parts;
+mod rank;
 mod stride;
 
 use std::hint::black_box;
@@ -134,7 +135,7 @@ pub(crate) struct KeyRange {
 }
 
 impl KeyRange {
-    /// Takes in integer keys; of others nothing but their number and size.
+    /// Takes in integer keys, after those of all calls before; of others nothing but their number and size.
     pub(crate) fn add(&mut self, values: &KeyValues<'_>) {
         self.num_keys += num_values(values);
         self.num_bytes += match values {
@@ -156,12 +157,9 @@ impl Index {
     pub(crate) fn new(form: &KeyForm, range: KeyRange) -> (Self, Layout) {
         let layout = Layout::choose(form, range.num_keys, range.spread);
         let index = match (layout.kind(), range.spread) {
-            (LayoutKind::Direct, None) => Self::Direct(DirectIndex::new(0, 1, 0)),
+            (LayoutKind::Direct, None) => Self::Direct(DirectIndex::empty()),
             (LayoutKind::Direct, Some(spread)) => {
-                let num_places = usize::try_from(spread.num_places());
-                // `Layout::choose` bounds them far below `usize::MAX`.
-                let num_places = num_places.expect("a direct index has a bounded range");
-                Self::Direct(DirectIndex::new(spread.min, spread.stride, num_places))
+                Self::Direct(DirectIndex::new(spread, range.num_keys))
             }
             (LayoutKind::Hash, _) => Self::Hash(HashIndex::new(range.num_keys)),
             (LayoutKind::Bytes | LayoutKind::Row, _) => {
@@ -181,14 +179,7 @@ impl Index {
         mut replaced: impl FnMut(u32, u32),
     ) -> Result<()> {
         match (self, values) {
-            (Self::Direct(index), KeyValues::Ints(keys)) => {
-                for (row, &key) in (first_row..).zip(*keys) {
-                    let before = index.insert(key, row);
-                    if before != NO_MATCH {
-                        replaced(before, row);
-                    }
-                }
-            }
+            (Self::Direct(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, replaced),
             (Self::Hash(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, replaced),
             (Self::Bytes(index), values) => {
                 let mut row = first_row;
@@ -213,7 +204,7 @@ impl Index {
     /// Ends a run of inserts: only then can keys be looked for.
     pub(crate) fn settle(&mut self, replaced: impl FnMut(u32, u32)) {
         match self {
-            Self::Direct(_) => {}
+            Self::Direct(index) => index.settle(),
             Self::Hash(index) => index.settle(replaced),
             Self::Bytes(index) => index.settle(replaced),
         }

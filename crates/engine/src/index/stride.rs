@@ -36,12 +36,15 @@ impl Stride {
     }
 }
 
-/// The smallest and the largest key, and the greatest common divisor of all distances: 0 if there are none.
+/// How keys are spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spread {
     pub(crate) min: i64,
     pub(crate) max: i64,
+    /// The greatest common divisor of all distances; 0 if there are none.
     pub(crate) stride: u64,
+    /// Whether each key is larger than the one before.
+    pub(crate) is_ascending: bool,
 }
 
 impl Spread {
@@ -62,10 +65,16 @@ impl Spread {
                 stride = common_divisor(stride, distance);
             }
         }
-        Some(Self { min, max, stride })
+        let is_ascending = keys.is_sorted_by(|a, b| a < b);
+        Some(Self {
+            min,
+            max,
+            stride,
+            is_ascending,
+        })
     }
 
-    /// That of the keys of both.
+    /// That of these keys and others after them.
     pub(crate) fn and(self, other: Self) -> Self {
         let apart = self.min.abs_diff(other.min);
         let stride = common_divisor(self.stride, other.stride);
@@ -73,6 +82,7 @@ impl Spread {
             min: self.min.min(other.min),
             max: self.max.max(other.max),
             stride: common_divisor(stride, apart),
+            is_ascending: self.is_ascending && other.is_ascending && self.max < other.min,
         }
     }
 
@@ -120,13 +130,20 @@ mod tests {
 
     #[test]
     fn spreads_are_found_whole_and_in_parts() {
-        let spread = |min, max, stride| Some(Spread { min, max, stride });
+        let spread = |min, max, stride, is_ascending| {
+            Some(Spread {
+                min,
+                max,
+                stride,
+                is_ascending,
+            })
+        };
         assert_eq!(Spread::of(&[]), None);
-        assert_eq!(Spread::of(&[5, 5]), spread(5, 5, 0));
-        assert_eq!(Spread::of(&[7, -8, 22]), spread(-8, 22, 15));
+        assert_eq!(Spread::of(&[5, 5]), spread(5, 5, 0, false));
+        assert_eq!(Spread::of(&[7, -8, 22]), spread(-8, 22, 15, false));
         assert_eq!(
             Spread::of(&[i64::MIN, i64::MAX]),
-            spread(i64::MIN, i64::MAX, u64::MAX)
+            spread(i64::MIN, i64::MAX, u64::MAX, true)
         );
         assert_eq!(Spread::of(&[i64::MAX, i64::MIN]).unwrap().num_places(), 2);
         let keys: Vec<i64> = (0..1000).map(|i| (i * 7919 % 1000) * 48 - 5000).collect();
@@ -136,13 +153,26 @@ mod tests {
             Spread {
                 min: -5000,
                 max: 999 * 48 - 5000,
-                stride: 48
+                stride: 48,
+                is_ascending: false,
             }
         );
         for at in [1, 2, 500, 999] {
             let (left, right) = keys.split_at(at);
             let (left, right) = (Spread::of(left).unwrap(), Spread::of(right).unwrap());
             assert_eq!(left.and(right), whole);
+        }
+        for (keys, is_ascending) in [
+            (&[1, 2, 3, 9, 10, 12][..], true),
+            (&[1, 2, 3, 3, 10, 12], false),
+            (&[1, 2, 9, 3, 10, 12], false),
+        ] {
+            assert_eq!(Spread::of(keys).unwrap().is_ascending, is_ascending);
+            for at in 1..keys.len() {
+                let (left, right) = keys.split_at(at);
+                let (left, right) = (Spread::of(left).unwrap(), Spread::of(right).unwrap());
+                assert_eq!(left.and(right).is_ascending, is_ascending, "{keys:?}");
+            }
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, ListBuilder, MapBuilder, StringBuilder};
@@ -356,19 +357,71 @@ fn layouts_follow_the_keys() {
     );
     assert_eq!(
         layout(vec![ids(&[0, 5000, 15_000])]).to_string(),
-        "direct (3 keys in a range of 4 steps of 5000)"
+        "direct (3 keys in a range of 4 steps of 5000, in order)"
     );
     assert_eq!(layout(vec![ids(&[0, 1, 5000])]).kind(), LayoutKind::Hash);
     let text: ArrayRef = Arc::new(StringViewArray::from(vec!["x", "y"]));
     assert_eq!(layout(vec![Arc::clone(&text)]).kind(), LayoutKind::Bytes);
     assert_eq!(
         layout(vec![ids(&[1, 1]), text]).to_string(),
-        "direct (2 keys of 2 columns in a range of 2)"
+        "direct (2 keys of 2 columns in a range of 2, in order)"
     );
     assert_eq!(
         layout(vec![ids(&[0, i64::MAX]), ids(&[0, 1])]).to_string(),
         "row (2 columns)"
     );
+}
+
+/// Rows in the order of their keys, in pages, some deleted in between: found as in a map.
+#[test]
+fn keys_in_order_are_found() {
+    type IsThere = fn(i64) -> bool;
+    let spreads: [(i64, i64, IsThere); 6] = [
+        (0, 1, |_| true),
+        (-700, 1, |at| at % 64 != 3),
+        (i64::MIN, 1, |at| at % 5 != 0),
+        (i64::MAX - 4999 * 48, 48, |at| at % 3 == 0),
+        (12, 3_600_000_000_000, |at| at < 2 || at % 61 == 0),
+        (5, 1, |at| at == 4000),
+    ];
+    for (first, step, is_there) in spreads {
+        let all: Vec<i64> = (0..5000).map(|at| first + at * step).collect();
+        let there = (0..).zip(&all).filter(|(at, _)| is_there(*at));
+        let there: Vec<i64> = there.map(|(_, key)| *key).collect();
+        for (num_deleted, is_ascending) in [(0, true), (0, false), (3, true)] {
+            let mut builder = builder();
+            let mut map = BTreeMap::new();
+            let mut pages: Vec<&[i64]> = there.chunks(700).collect();
+            if !is_ascending {
+                pages.reverse();
+            }
+            for page in pages {
+                let names: Vec<String> = page.iter().map(ToString::to_string).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                builder.upsert(rows(page, &names)).unwrap();
+                map.extend(page.iter().map(|key| (*key, key.to_string())));
+                // Those of a later page are not there yet, and come to stay.
+                let deleted = all.iter().step_by(500).copied().take(num_deleted);
+                let deleted: Vec<i64> = deleted.collect();
+                let keys = RecordBatch::try_from_iter([("id", ids(&deleted))]).unwrap();
+                builder.delete(keys).unwrap();
+                map.retain(|key, _| !deleted.contains(key));
+            }
+            let dimension = builder.finish().unwrap();
+            let is_said = dimension.layout().reason().ends_with("in order");
+            assert!(is_said || !is_ascending, "{}", dimension.layout());
+            assert_eq!(dimension.layout().kind(), LayoutKind::Direct);
+            let near = all.iter().map(|key| key.wrapping_add(1));
+            let far = [i64::MIN, i64::MAX, 0, first.wrapping_sub(step)];
+            let asked: Vec<i64> = all.iter().copied().chain(near).chain(far).collect();
+            let found = dimension.get_many(&[ids(&asked)]).unwrap();
+            let names = found.batch.column(0).as_string::<i32>();
+            for (key, name) in asked.iter().zip(names) {
+                assert_eq!(name, map.get(key).map(String::as_str), "{key} from {first}");
+                assert_eq!(dimension.contains(*key).unwrap(), map.contains_key(key));
+            }
+        }
+    }
 }
 
 /// Payload columns of two pages, three and two rows, joined left in every encoding against what
