@@ -183,7 +183,7 @@ impl ExplainedJoin {
         }
         if let Some(row_bytes) = self.packed_row_bytes {
             lines.push(format!(
-                "         packed into rows of {row_bytes} bytes once {} rows were taken",
+                "         packed into rows of up to {row_bytes} bytes once {} rows were taken",
                 HumanCount(self.dimension_rows as u64)
             ));
         }

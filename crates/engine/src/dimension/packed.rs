@@ -14,12 +14,16 @@
 //! A cell is a number as it is, a view as it is, or a short string with its length in front: a string that is to be
 //! copied needs no look at offsets and bytes elsewhere.
 //!
+//! A column of few values may have their numbers in its cells, see [`codes`](super::codes), and the values in cells of
+//! their own elsewhere. That is done where it makes rows shorter.
+//!
 //! A few hundred rows are gathered at a time, one column after the other: the first column waits for the rows, many of
 //! them at once, and the others find them in the cache.
 //!
 //! Packing takes about as long as gathering each row once, and memory. So it is done once as many rows were gathered
 //! as the dimension has: a few facts for a large dimension never pay for it, and many pay little.
 
+use std::cmp::Reverse;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -35,8 +39,10 @@ use arrow_data::ArrayDataBuilder;
 use arrow_schema::{ArrowError, DataType};
 
 use super::Wanted;
+use super::codes::{CODE_BYTES, Codes};
 use super::gather::{gather, shared_buffers};
 use crate::huge;
+use crate::index::NO_MATCH;
 
 /// Rows that are gathered at once: their cells stay in the first cache meanwhile.
 const CHUNK_ROWS: usize = 256;
@@ -56,11 +62,14 @@ const COLUMN_BYTES_MIN: usize = 1 << 20;
 /// Wider rows take more than two lines of memory, and much of what is packed may be unused.
 const ROW_BYTES_MAX: usize = 128;
 
-/// What stands in a cell, and where it begins in a row.
-#[derive(Clone, Copy, Debug)]
+/// A column's cells.
+#[derive(Debug)]
 struct Cell {
+    /// Where it begins in a row.
     at: usize,
     kind: CellKind,
+    /// The values as cells, one after the other, zeros behind them, if numbers of these stand in rows.
+    values: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,11 +117,20 @@ fn longest<T: ByteArrayType>(array: &GenericByteArray<T>) -> usize {
 #[derive(Debug)]
 pub(crate) struct Pack {
     columns: Vec<ArrayRef>,
-    cells: Vec<Cell>,
-    row_bytes: usize,
+    kinds: Vec<CellKind>,
+    /// Loads for each row, if it is not packed.
+    num_loads: usize,
     num_gathered: AtomicU64,
     is_taken: AtomicBool,
-    rows: OnceLock<Vec<Line>>,
+    /// `None` if nothing is won after all.
+    packed: OnceLock<Option<Packed>>,
+}
+
+#[derive(Debug)]
+struct Packed {
+    cells: Vec<Cell>,
+    row_bytes: usize,
+    rows: Vec<Line>,
 }
 
 /// Memory as the processor reads it.
@@ -123,34 +141,27 @@ struct Line([u8; LINE_BYTES]);
 const LINE_BYTES: usize = 64;
 
 impl Pack {
-    /// `None` if nothing is won: the columns are small, or too wide, or there is but one load for each row anyway.
+    /// `None` if nothing can be won: the columns are small, or too wide.
     pub(crate) fn new(columns: Vec<ArrayRef>) -> Option<Self> {
         let num_rows = columns.first()?.len();
-        let mut at = 0;
-        let mut num_loads = 0;
-        let mut cells = Vec::with_capacity(columns.len());
-        for column in &columns {
-            let kind = CellKind::of(column)?;
-            cells.push(Cell { at, kind });
-            at += kind.num_bytes();
-            num_loads += match kind {
-                CellKind::Fixed(_) | CellKind::View => 1,
-                // The offsets, and the bytes.
-                CellKind::Inline(_) => 2,
-            };
-        }
-        let row_bytes = at.next_power_of_two();
-        let is_worth = num_loads > 1
-            && row_bytes <= ROW_BYTES_MAX
-            && num_rows.saturating_mul(row_bytes) >= COLUMN_BYTES_MIN;
-        is_worth.then(|| Self {
+        let kinds = columns.iter().map(CellKind::of);
+        let kinds = kinds.collect::<Option<Vec<CellKind>>>()?;
+        let num_loads = kinds.iter().map(|kind| match kind {
+            CellKind::Fixed(_) | CellKind::View => 1,
+            // The offsets, and the bytes.
+            CellKind::Inline(_) => 2,
+        });
+        let pack = Self {
+            num_loads: num_loads.sum(),
             columns,
-            cells,
-            row_bytes,
+            kinds,
             num_gathered: AtomicU64::new(0),
             is_taken: AtomicBool::new(false),
-            rows: OnceLock::new(),
-        })
+            packed: OnceLock::new(),
+        };
+        let row_bytes = pack.row_bytes();
+        let is_large = num_rows.saturating_mul(row_bytes) >= COLUMN_BYTES_MIN;
+        (is_large && row_bytes <= ROW_BYTES_MAX).then_some(pack)
     }
 
     /// Whether a column can go into rows.
@@ -168,14 +179,26 @@ impl Pack {
                 .all(|(a, b)| Arc::ptr_eq(a, b))
     }
 
-    /// Bytes of a row.
+    /// Bytes of a row, before it is known whether a column has few values.
     pub(crate) fn row_bytes(&self) -> usize {
-        self.row_bytes
+        let num_bytes = self.kinds.iter().map(|kind| kind.num_bytes());
+        num_bytes.sum::<usize>().next_power_of_two()
+    }
+
+    /// Whether rows are packed if no column has few values: there is more than one load for each of them.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.num_loads > 1
     }
 
     /// Bytes that the packed rows take; 0 before they are packed.
     pub(crate) fn num_bytes(&self) -> usize {
-        self.rows.get().map_or(0, |rows| rows.len() * LINE_BYTES)
+        self.packed
+            .get()
+            .and_then(Option::as_ref)
+            .map_or(0, |packed| {
+                let values = packed.cells.iter().flat_map(|cell| &cell.values);
+                packed.rows.len() * LINE_BYTES + values.map(Vec::len).sum::<usize>()
+            })
     }
 
     /// Takes the rows of all columns, of their types.
@@ -186,12 +209,12 @@ impl Pack {
             .fetch_add(wanted.len() as u64, Ordering::Relaxed);
         // One thread packs; the others do not wait for it.
         if num_before >= num_rows && !self.is_taken.swap(true, Ordering::Relaxed) {
-            let rows = self.rows.set(self.pack());
-            debug_assert!(rows.is_ok(), "only one thread comes here");
+            let packed = self.packed.set(self.pack());
+            debug_assert!(packed.is_ok(), "only one thread comes here");
         }
-        match self.rows.get() {
-            Some(rows) => self.gather_packed(as_bytes(rows), wanted),
-            None => self
+        match self.packed.get() {
+            Some(Some(packed)) => self.gather_packed(packed, wanted),
+            Some(None) | None => self
                 .columns
                 .iter()
                 .map(|column| gather(column, wanted))
@@ -199,29 +222,93 @@ impl Pack {
         }
     }
 
-    fn pack(&self) -> Vec<Line> {
+    fn pack(&self) -> Option<Packed> {
         let num_rows = self.columns.first().map_or(0, Array::len);
-        let num_lines = (num_rows * self.row_bytes + TAIL_BYTES).div_ceil(LINE_BYTES);
+        let mut codes = self.codes();
+        if !self.is_sure() && codes.iter().all(Option::is_none) {
+            return None;
+        }
+        let mut cells = Vec::with_capacity(self.columns.len());
+        let mut at = 0;
+        for ((column, &kind), codes) in self.columns.iter().zip(&self.kinds).zip(&codes) {
+            let values = codes.as_ref().map(|codes| value_cells(column, kind, codes));
+            let num_bytes = values.as_ref().map_or(kind.num_bytes(), |_| CODE_BYTES);
+            cells.push(Cell { at, kind, values });
+            at += num_bytes;
+        }
+        let row_bytes = at.next_power_of_two();
+        let num_lines = (num_rows * row_bytes + TAIL_BYTES).div_ceil(LINE_BYTES);
         let mut lines = huge::vec(Line([0; LINE_BYTES]), num_lines);
         let rows = as_bytes_mut(&mut lines);
-        for (column, cell) in self.columns.iter().zip(&self.cells) {
-            let cells = rows.chunks_exact_mut(self.row_bytes).take(num_rows);
-            write_cells(column, *cell, cells);
+        for ((column, cell), codes) in self.columns.iter().zip(&cells).zip(&mut codes) {
+            let rows = rows.chunks_exact_mut(row_bytes).take(num_rows);
+            let rows = rows.map(|row| &mut row[cell.at..]);
+            match codes.take() {
+                None => write_cells(column, cell.kind, rows),
+                Some(Codes { codes, .. }) => {
+                    for (row, code) in rows.zip(codes) {
+                        row[..CODE_BYTES].copy_from_slice(&code.to_le_bytes());
+                    }
+                }
+            }
         }
-        lines
+        Some(Packed {
+            cells,
+            row_bytes,
+            rows: lines,
+        })
     }
 
-    fn gather_packed(&self, rows: &[u8], wanted: &Wanted<'_>) -> Result<Vec<ArrayRef>, ArrowError> {
+    /// Numbers for the columns that are to have them in their cells: no more than it takes to make rows as short as they
+    /// can be, since a number has its value looked up.
+    fn codes(&self) -> Vec<Option<Codes>> {
+        let saved = |kind: &CellKind| kind.num_bytes().saturating_sub(CODE_BYTES);
+        let columns = self.columns.iter().zip(&self.kinds);
+        let codes = columns.map(|(column, kind)| (saved(kind) > 0).then(|| Codes::of(column)));
+        let mut codes: Vec<Option<Codes>> = codes.map(Option::flatten).collect();
+        let mut row_bytes: usize = self.kinds.iter().map(|kind| kind.num_bytes()).sum();
+        let kinds = self.kinds.iter().zip(&codes);
+        let coded = kinds.filter(|(_, codes)| codes.is_some());
+        let shortest = row_bytes - coded.map(|(kind, _)| saved(kind)).sum::<usize>();
+        let shortest = shortest.next_power_of_two();
+        // Those that save most come first.
+        let mut order: Vec<usize> = (0..codes.len()).collect();
+        order.sort_by_key(|&at| Reverse(saved(&self.kinds[at])));
+        for at in order {
+            if row_bytes <= shortest {
+                codes[at] = None;
+            } else if codes[at].is_some() {
+                row_bytes -= saved(&self.kinds[at]);
+            }
+        }
+        codes
+    }
+
+    fn gather_packed(
+        &self,
+        packed: &Packed,
+        wanted: &Wanted<'_>,
+    ) -> Result<Vec<ArrayRef>, ArrowError> {
+        let (rows, row_bytes) = (as_bytes(&packed.rows), packed.row_bytes);
         let mut outputs: Vec<Output> = self
             .columns
             .iter()
-            .zip(&self.cells)
-            .map(|(column, cell)| Output::new(column, *cell, wanted.len()))
+            .zip(&self.kinds)
+            .map(|(column, kind)| Output::new(column, *kind, wanted.len()))
             .collect();
+        let mut numbers = [NO_MATCH; CHUNK_ROWS];
         for chunk in wanted.rows().chunks(CHUNK_ROWS) {
-            touch(rows, self.row_bytes, chunk);
-            for (output, cell) in outputs.iter_mut().zip(&self.cells) {
-                output.extend(rows, self.row_bytes, cell.at, chunk);
+            touch(rows, row_bytes, chunk);
+            for (output, cell) in outputs.iter_mut().zip(&packed.cells) {
+                match &cell.values {
+                    None => output.extend(rows, row_bytes, cell.at, chunk),
+                    Some(values) => {
+                        for (number, &row) in numbers.iter_mut().zip(chunk) {
+                            *number = code(rows, row as usize * row_bytes + cell.at);
+                        }
+                        output.extend(values, cell.kind.num_bytes(), 0, &numbers[..chunk.len()]);
+                    }
+                }
             }
         }
         self.columns
@@ -230,6 +317,27 @@ impl Pack {
             .map(|(column, output)| output.finish(column, wanted))
             .collect()
     }
+}
+
+/// The number in a cell; [`NO_MATCH`] past the end, where nothing was found.
+#[inline]
+fn code(rows: &[u8], at: usize) -> u32 {
+    let cell = rows.get(at..).and_then(<[u8]>::first_chunk);
+    cell.map_or(NO_MATCH, |cell| u16::from_le_bytes(*cell).into())
+}
+
+/// The cells of a column's values, in the order of their numbers.
+fn value_cells(column: &ArrayRef, kind: CellKind, codes: &Codes) -> Vec<u8> {
+    let num_bytes = kind.num_bytes();
+    let mut cells = vec![0; codes.first_rows.len() * num_bytes + TAIL_BYTES];
+    for (&row, cell) in codes
+        .first_rows
+        .iter()
+        .zip(cells.chunks_exact_mut(num_bytes))
+    {
+        write_cells(&column.slice(row as usize, 1), kind, [cell].into_iter());
+    }
+    cells
 }
 
 /// A column that is being gathered.
@@ -252,8 +360,8 @@ struct BytesOutput {
 }
 
 impl Output {
-    fn new(values: &ArrayRef, cell: Cell, num_rows: usize) -> Self {
-        match cell.kind {
+    fn new(values: &ArrayRef, kind: CellKind, num_rows: usize) -> Self {
+        match kind {
             CellKind::Fixed(1) => Self::Width1(huge::with_capacity(num_rows)),
             CellKind::Fixed(2) => Self::Width2(huge::with_capacity(num_rows)),
             CellKind::Fixed(4) => Self::Width4(huge::with_capacity(num_rows)),
@@ -437,18 +545,19 @@ fn finish_views<T: ByteViewType + ?Sized>(
     })
 }
 
-fn write_cells<'a>(column: &ArrayRef, cell: Cell, rows: impl Iterator<Item = &'a mut [u8]>) {
+/// Writes a column's cells into memory that begins where each is to be.
+fn write_cells<'a>(column: &ArrayRef, kind: CellKind, cells: impl Iterator<Item = &'a mut [u8]>) {
     match column.data_type() {
-        DataType::Utf8 => write_inline(column.as_string::<i32>(), cell, rows),
-        DataType::LargeUtf8 => write_inline(column.as_string::<i64>(), cell, rows),
-        DataType::Binary => write_inline(column.as_binary::<i32>(), cell, rows),
-        DataType::LargeBinary => write_inline(column.as_binary::<i64>(), cell, rows),
+        DataType::Utf8 => write_inline(column.as_string::<i32>(), cells),
+        DataType::LargeUtf8 => write_inline(column.as_string::<i64>(), cells),
+        DataType::Binary => write_inline(column.as_binary::<i32>(), cells),
+        DataType::LargeBinary => write_inline(column.as_binary::<i64>(), cells),
         _ => {
-            let num_bytes = cell.kind.num_bytes();
+            let num_bytes = kind.num_bytes();
             let data = column.to_data();
             let values = &data.buffers()[0][data.offset() * num_bytes..];
-            for (row, value) in rows.zip(values.chunks_exact(num_bytes)) {
-                row[cell.at..cell.at + num_bytes].copy_from_slice(value);
+            for (cell, value) in cells.zip(values.chunks_exact(num_bytes)) {
+                cell[..num_bytes].copy_from_slice(value);
             }
         }
     }
@@ -456,13 +565,11 @@ fn write_cells<'a>(column: &ArrayRef, cell: Cell, rows: impl Iterator<Item = &'a
 
 fn write_inline<'a, T: ByteArrayType>(
     array: &GenericByteArray<T>,
-    cell: Cell,
-    rows: impl Iterator<Item = &'a mut [u8]>,
+    cells: impl Iterator<Item = &'a mut [u8]>,
 ) {
     let (offsets, data) = (array.value_offsets(), array.value_data());
-    for (row, place) in rows.zip(offsets.windows(2)) {
+    for (cell, place) in cells.zip(offsets.windows(2)) {
         let value = &data[place[0].as_usize()..place[1].as_usize()];
-        let cell = &mut row[cell.at..];
         // `CellKind::of` has found none longer than 31 bytes.
         cell[0] = u8::try_from(value.len()).unwrap_or(0);
         cell[1..=value.len()].copy_from_slice(value);
@@ -496,9 +603,11 @@ mod tests {
     use arrow_select::take::take;
 
     use super::*;
-    use crate::index::NO_MATCH;
 
     const NUM_ROWS: usize = 40_000;
+
+    /// So many make a column large, also of eight bytes.
+    const MANY_ROWS: usize = 150_000;
 
     /// Columns of every kind of cell, some with nulls, some that are slices.
     fn columns() -> Vec<ArrayRef> {
@@ -599,14 +708,65 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_few_values_make_short_rows() {
+        let named = |num_values: usize, len: usize| {
+            let values = (0..MANY_ROWS).map(|i| format!("{:0len$}", i * 7 % num_values));
+            Arc::new(StringViewArray::from_iter_values(values)) as ArrayRef
+        };
+        let floats = |num_values: usize| {
+            let values = (0..MANY_ROWS).map(|i| (i % num_values) as f64);
+            Arc::new(Float64Array::from_iter_values(values)) as ArrayRef
+        };
+        let wanted: Vec<u32> = (0..2 * MANY_ROWS as u32)
+            .map(|i| {
+                if i % 9 == 2 {
+                    NO_MATCH
+                } else {
+                    i * 31 % MANY_ROWS as u32
+                }
+            })
+            .collect();
+        for (columns, row_bytes) in [
+            (vec![named(40, 6)], 2),
+            (vec![named(4096, 30)], 2),
+            (vec![floats(4096)], 2),
+            (
+                vec![named(97, 4), named(MANY_ROWS, 12), floats(MANY_ROWS)],
+                32,
+            ),
+            (vec![named(97, 40), named(200, 5), floats(MANY_ROWS)], 16),
+            (vec![named(4097, 5), floats(4097)], 32),
+            (vec![named(1, 0), floats(1)], 4),
+        ] {
+            let pack = Pack::new(columns.clone()).expect("large enough");
+            for rows in [&wanted[..], &wanted[..300], &[NO_MATCH; 3]] {
+                let wanted = Wanted::new(rows);
+                // The first is taken from the columns.
+                for _ in 0..2 {
+                    let found = pack.gather(&wanted).unwrap();
+                    for (found, column) in found.iter().zip(&columns) {
+                        assert_eq!(found, &take(column, wanted.indices(), None).unwrap());
+                        found.to_data().validate_full().unwrap();
+                    }
+                }
+            }
+            let packed = pack.packed.get().unwrap().as_ref().unwrap();
+            assert_eq!(packed.row_bytes, row_bytes);
+        }
+    }
+
+    #[test]
     fn what_is_small_or_long_or_alone_is_left_as_it_is() {
         let all = columns();
         let slices = all.iter().map(|column| column.slice(0, 100)).collect();
         assert!(Pack::new(slices).is_none());
-        assert!(
-            Pack::new(vec![Arc::clone(&all[3])]).is_none(),
-            "one load a row"
-        );
+        let many: Float64Array = (0..MANY_ROWS).map(|i| Some(i as f64)).collect();
+        let alone = Pack::new(vec![Arc::new(many)]).expect("large enough");
+        for _ in 0..3 {
+            let wanted: Vec<u32> = (0..MANY_ROWS as u32).rev().collect();
+            alone.gather(&Wanted::new(&wanted)).unwrap();
+        }
+        assert_eq!(alone.num_bytes(), 0, "one load a row, of many values");
         assert!(Pack::new(Vec::new()).is_none());
         let long: StringArray = (0..NUM_ROWS).map(|_| Some("x".repeat(32))).collect();
         assert!(!Pack::takes(&(Arc::new(long) as ArrayRef)));

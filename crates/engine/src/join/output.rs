@@ -222,8 +222,9 @@ pub(super) struct PackedColumns {
 }
 
 impl PackedColumns {
-    pub(super) fn row_bytes(&self) -> usize {
-        self.pack.row_bytes()
+    /// Bytes of a row, at most; `None` if it is not known yet whether they are packed.
+    pub(super) fn row_bytes(&self) -> Option<usize> {
+        self.pack.is_sure().then(|| self.pack.row_bytes())
     }
 
     /// Those of a join's columns that can be packed, if there is use in it.
@@ -257,8 +258,9 @@ pub struct JoinPlan<'j> {
     pub dimension: &'j Dimension,
     /// The columns that it adds.
     pub columns: Vec<ColumnPlan<'j>>,
-    /// Bytes of the rows into which a large dimension's columns are packed when as many rows were gathered as it has.
-    /// `None` if there is no use in it.
+    /// Bytes of the rows into which a large dimension's columns are packed when as many rows were gathered as it has:
+    /// at most so many, and fewer where columns turn out to have few values. `None` if they are packed only then, or not at
+    /// all.
     pub packed_row_bytes: Option<usize>,
 }
 
@@ -292,7 +294,8 @@ pub(super) fn describe<'j>(
             OutputForm::View => Encoding::View,
             OutputForm::Dictionary => Encoding::Dictionary,
         },
-        is_packed: packed.is_some_and(|packed| packed.places.contains(&place)),
+        is_packed: packed
+            .is_some_and(|packed| packed.pack.is_sure() && packed.places.contains(&place)),
     });
     plans.collect()
 }

@@ -274,7 +274,7 @@ impl StarJoin {
                 fields.by_ref(),
                 &join.dimension,
             ),
-            packed_row_bytes: join.packed.as_ref().map(PackedColumns::row_bytes),
+            packed_row_bytes: join.packed.as_ref().and_then(PackedColumns::row_bytes),
         });
         plans.collect()
     }
