@@ -14,6 +14,7 @@ mod join;
 mod key;
 mod load;
 mod pipeline;
+mod prefetch;
 mod sink;
 mod source;
 mod unique;

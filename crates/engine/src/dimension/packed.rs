@@ -43,9 +43,13 @@ use super::codes::{CODE_BYTES, Codes};
 use super::gather::{gather, shared_buffers};
 use crate::huge;
 use crate::index::NO_MATCH;
+use crate::prefetch::prefetch;
 
 /// Rows that are gathered at once: their cells stay in the first cache meanwhile.
 const CHUNK_ROWS: usize = 256;
+
+/// A row is asked for while so many before it are waited for.
+const AHEAD_ROWS: usize = 64;
 
 /// The longest string that has a cell of its own.
 const INLINE_BYTES_MAX: usize = 31;
@@ -297,8 +301,10 @@ impl Pack {
             .map(|(column, kind)| Output::new(column, *kind, wanted.len()))
             .collect();
         let mut numbers = [NO_MATCH; CHUNK_ROWS];
+        let mut ahead = wanted.rows();
         for chunk in wanted.rows().chunks(CHUNK_ROWS) {
-            touch(rows, row_bytes, chunk);
+            touch(rows, row_bytes, ahead);
+            ahead = &ahead[chunk.len()..];
             for (output, cell) in outputs.iter_mut().zip(&packed.cells) {
                 match &cell.values {
                     None => output.extend(rows, row_bytes, cell.at, chunk),
@@ -428,12 +434,21 @@ impl Output {
     }
 }
 
-/// Brings some rows into the cache. A loop that does nothing else has the most loads under way at a time.
-fn touch(rows: &[u8], row_bytes: usize, chunk: &[u32]) {
+/// Brings the first rows of some, as many as a chunk has, into the cache.
+///
+/// Each is waited for, after those behind it were asked for: what is asked for all at once, a processor forgets.
+fn touch(rows: &[u8], row_bytes: usize, wanted: &[u32]) {
     let mut all = 0;
     for line in (0..row_bytes).step_by(LINE_BYTES) {
+        let line_of = |row: u32| rows.get(row as usize * row_bytes + line);
+        let (ahead, chunk) = (
+            wanted.iter().skip(AHEAD_ROWS),
+            &wanted[..wanted.len().min(CHUNK_ROWS)],
+        );
+        let mut ahead = ahead.copied();
         for &row in chunk {
-            all |= rows.get(row as usize * row_bytes + line).unwrap_or(&0);
+            prefetch(ahead.next().and_then(line_of));
+            all |= line_of(row).unwrap_or(&0);
         }
     }
     black_box(all);

@@ -1,9 +1,8 @@
-use std::hint::black_box;
-
 use super::parts::{self, Table};
-use super::{BATCH_KEYS, NO_MATCH, Slot, row_of, search_all};
+use super::{AHEAD_KEYS, NO_MATCH, Slot, row_of};
 use crate::huge;
 use crate::key::hash::{hash_bytes, home_slot};
+use crate::prefetch::prefetch;
 use crate::{Error, ErrorKind, Result};
 
 /// Open addressing over byte keys, linear probing, at most half full.
@@ -97,6 +96,17 @@ const INLINE_BYTES_MAX: u32 = 12;
 /// An index of fewer bytes is in the cache as it is.
 const CACHED_BYTES_MAX: usize = 256 << 10;
 
+/// Keys that are looked for at a time: those of three steps, and those that begin.
+const NUM_LOOKUPS: usize = 4 * AHEAD_KEYS;
+
+/// A key that is looked for.
+struct Lookup<K> {
+    key: K,
+    hash: u64,
+    /// The first row with its tag, once that is known.
+    row: u32,
+}
+
 impl BytesIndex {
     /// An index for up to `num_keys` inserts of keys that take `num_bytes` together, more or less.
     pub(crate) fn new(num_keys: usize, num_bytes: usize) -> Self {
@@ -163,66 +173,92 @@ impl BytesIndex {
 
     /// Appends the row of every key to `out`.
     ///
-    /// A batch of keys goes through the index step by step, and each step brings what the next one looks at into the
-    /// cache, many at a time: the slots, then the views of the rows whose tags are those of the keys, then bytes.
-    pub(crate) fn probe<K: AsRef<[u8]>>(
+    /// A key goes through the index in steps, and each step asks for the memory that the next one looks at: its slot, then
+    /// the view of the row whose tag it has, then bytes. Between two steps of a key come those of others, so that by then
+    /// the memory is there.
+    pub(crate) fn probe<K: AsRef<[u8]> + Copy>(
         &self,
-        mut keys: impl Iterator<Item = K>,
+        mut keys: impl ExactSizeIterator<Item = K>,
         out: &mut Vec<u32>,
     ) {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
-        let is_large = self.num_bytes() > CACHED_BYTES_MAX;
-        let mut batch: Vec<(K, u64)> = Vec::with_capacity(BATCH_KEYS);
-        let mut rows = Vec::with_capacity(BATCH_KEYS);
-        let home = |(_, hash): &(K, u64)| home_slot(*hash, self.slots.len());
-        loop {
-            let next = keys.by_ref().take(BATCH_KEYS);
-            batch.extend(next.map(|key| {
+        if self.num_bytes() <= CACHED_BYTES_MAX {
+            out.extend(keys.map(|key| self.find(key.as_ref(), hash_bytes(key.as_ref()))));
+            return;
+        }
+        let num_keys = keys.len();
+        let mut lookups: Vec<Lookup<K>> = Vec::with_capacity(NUM_LOOKUPS);
+        out.reserve(num_keys);
+        for at in 0..num_keys + 3 * AHEAD_KEYS {
+            // The last step comes first: it makes room for the key that begins.
+            if let Some(at) = at.checked_sub(3 * AHEAD_KEYS) {
+                let lookup = &lookups[at % NUM_LOOKUPS];
+                out.push(self.confirm(lookup.key.as_ref(), lookup.hash, lookup.row));
+            }
+            let of_step = |step: usize| {
+                let at = at.checked_sub(step * AHEAD_KEYS);
+                at.filter(|at| *at < num_keys).map(|at| at % NUM_LOOKUPS)
+            };
+            if let Some(at) = of_step(2) {
+                self.ask_bytes(lookups[at].row);
+            }
+            if let Some(at) = of_step(1) {
+                let lookup = &mut lookups[at];
+                lookup.row = self.first_with_tag(lookup.hash);
+                prefetch(self.keys.views.get(lookup.row as usize));
+            }
+            if let Some(key) = keys.next() {
                 let hash = hash_bytes(key.as_ref());
-                (key, hash)
-            }));
-            if batch.is_empty() {
-                return;
+                prefetch(self.slots.get(home_slot(hash, self.slots.len())));
+                let lookup = Lookup {
+                    key,
+                    hash,
+                    row: NO_MATCH,
+                };
+                if lookups.len() < NUM_LOOKUPS {
+                    lookups.push(lookup);
+                } else {
+                    lookups[at % NUM_LOOKUPS] = lookup;
+                }
             }
-            if !is_large {
-                out.extend(
-                    batch
-                        .drain(..)
-                        .map(|(key, hash)| self.find(key.as_ref(), hash)),
-                );
-                continue;
-            }
-            rows.clear();
-            search_all(&self.slots, &batch, home, |(_, hash)| tag(*hash), &mut rows);
-            self.touch(&rows);
-            let found = batch.drain(..).zip(&rows);
-            out.extend(found.map(|((key, hash), &row)| self.confirm(key.as_ref(), hash, row)));
         }
     }
 
-    /// Brings the keys of rows into the cache, many at a time.
-    fn touch(&self, rows: &[u32]) {
-        let view = |&row: &u32| self.keys.views.get(row as usize);
-        black_box(
-            rows.iter()
-                .filter_map(view)
-                .fold(0, |all, view| all | view.tail),
-        );
-        // Long keys have their bytes elsewhere, in one line or two.
-        let bytes = |view: &View| {
-            let len = match view.len {
-                0..=INLINE_BYTES_MAX => return 0,
-                len => len as usize,
-            };
+    /// The first row whose tag is that of a key, in the order of a search for it. Another key has it hardly ever.
+    #[inline]
+    fn first_with_tag(&self, hash: u64) -> u32 {
+        let tag = tag(hash);
+        let mut idx = home_slot(hash, self.slots.len());
+        loop {
+            let slot = self.slots[idx];
+            let row = row_of(&slot);
+            if row == NO_MATCH || slot.0 == tag {
+                return row;
+            }
+            idx = self.next(idx);
+        }
+    }
+
+    /// The slot after another, and after the last the first.
+    #[inline]
+    fn next(&self, idx: usize) -> usize {
+        if idx + 1 == self.slots.len() {
+            0
+        } else {
+            idx + 1
+        }
+    }
+
+    /// Asks for the bytes of a row's key, in one line of memory or two, if its view has not all of them.
+    #[inline]
+    fn ask_bytes(&self, row: u32) {
+        let view = self.keys.views.get(row as usize);
+        if let Some(view) = view.filter(|view| view.len > INLINE_BYTES_MAX) {
             let place = usize::try_from(view.tail).unwrap_or(usize::MAX);
-            let byte = |at: usize| self.keys.data.get(at).copied().unwrap_or_default();
-            byte(place) | byte(place.saturating_add(len - 1))
-        };
-        black_box(
-            rows.iter()
-                .filter_map(view)
-                .fold(0, |all, view| all | bytes(view)),
-        );
+            let last = place.saturating_add(view.len as usize - 1);
+            prefetch(self.keys.data.get(place));
+            prefetch(self.keys.data.get(last));
+        }
     }
 
     /// The row of a key, given the first row with its tag.
@@ -266,10 +302,7 @@ impl BytesIndex {
             if row == NO_MATCH || (slot.0 == tag && self.keys.is_equal(row, view, key)) {
                 return row;
             }
-            idx += 1;
-            if idx == self.slots.len() {
-                idx = 0;
-            }
+            idx = self.next(idx);
         }
     }
 }

@@ -8,8 +8,6 @@ mod parts;
 mod rank;
 mod stride;
 
-use std::hint::black_box;
-
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayAccessor, FixedSizeBinaryArray};
 use arrow_schema::DataType;
@@ -48,21 +46,9 @@ pub(crate) fn add_build_rows(table: &str, num_rows: u32, added: usize) -> Result
     ))
 }
 
-/// Keys that are looked for at once: the slots of so many stay in the first cache.
-const BATCH_KEYS: usize = 256;
-
-/// The numbers of the keys of a batch.
-const NUMBERS: [u8; BATCH_KEYS] = {
-    let mut numbers = [0; BATCH_KEYS];
-    let mut at = 0;
-    while at < BATCH_KEYS {
-        #[expect(clippy::cast_possible_truncation, reason = "a batch has 256 keys")]
-        let number = at as u8;
-        numbers[at] = number;
-        at += 1;
-    }
-    numbers
-};
+/// What is looked at for a key is asked for while so many keys before it are looked for: they take longer than memory does.
+/// To ask for many at once is of no use, since a processor forgets what it cannot begin.
+const AHEAD_KEYS: usize = 64;
 
 /// What stands for a key, and the complement of its row: so a table of free slots is all zeros, memory as it comes from
 /// the system.
@@ -72,47 +58,6 @@ type Slot<K> = (K, u32);
 #[inline]
 fn row_of<K>(slot: &Slot<K>) -> u32 {
     !slot.1
-}
-
-/// Appends to `out`, for each of up to [`BATCH_KEYS`] keys, the row of the first slot that is free or stands for it.
-///
-/// First the slots where the searches begin are brought into the cache, many at a time. Then in each round every search
-/// that has not ended looks at one slot. Whether it ends there is as good as random, so that a branch would be taken
-/// wrong every other time; here it only decides whether the key is in the next round.
-fn search_all<K: Copy + PartialEq, T>(
-    slots: &[Slot<K>],
-    keys: &[T],
-    home: impl Fn(&T) -> usize,
-    stands_for: impl Fn(&T) -> K,
-    out: &mut Vec<u32>,
-) {
-    let mut places = [0; BATCH_KEYS];
-    for (place, key) in places.iter_mut().zip(keys) {
-        *place = home(key);
-    }
-    let homes = places.iter().take(keys.len());
-    black_box(homes.fold(0, |all, &home| all | slots[home].1));
-    let mut rows = [NO_MATCH; BATCH_KEYS];
-    let mut searching = NUMBERS;
-    let mut num_searching = keys.len();
-    while num_searching > 0 {
-        let mut num_next = 0;
-        for place in 0..num_searching {
-            let at = searching[place];
-            let idx = usize::from(at);
-            let slot = slots[places[idx]];
-            let row = row_of(&slot);
-            rows[idx] = row;
-            let is_sought = slot.0 == stands_for(&keys[idx]);
-            let is_over = u8::from(row == NO_MATCH) | u8::from(is_sought);
-            let next = places[idx] + 1;
-            places[idx] = if next == slots.len() { 0 } else { next };
-            searching[num_next] = at;
-            num_next += usize::from(is_over ^ 1);
-        }
-        num_searching = num_next;
-    }
-    out.extend_from_slice(&rows[..keys.len()]);
 }
 
 #[derive(Debug)]
@@ -303,7 +248,7 @@ fn fixed(array: &dyn Array) -> &FixedSizeBinaryArray {
 }
 
 /// Every value, nulls not looked at: the caller overwrites what comes of them.
-fn values<A: ArrayAccessor>(array: A) -> impl Iterator<Item = A::Item> {
+fn values<A: ArrayAccessor>(array: A) -> impl ExactSizeIterator<Item = A::Item> {
     (0..array.len()).map(move |row| array.value(row))
 }
 

@@ -387,8 +387,9 @@ mod tests {
             assert!(replaced == expected, "seed={seed}");
             let sought = (0..NUM_ROWS).flat_map(|row| [key(row, seed), key(row, seed) + 1]);
             let sought: Vec<i64> = sought.collect();
+            let texts: Vec<String> = sought.iter().map(|&key| text(key)).collect();
             let mut rows = Vec::new();
-            index.probe(sought.iter().map(|&key| text(key)), &mut rows);
+            index.probe(texts.iter().map(String::as_str), &mut rows);
             for (key, row) in sought.iter().zip(rows) {
                 let expected = map.get(key).copied().unwrap_or(NO_MATCH);
                 assert_eq!(row, expected, "seed={seed} key={key}");
