@@ -39,7 +39,8 @@ struct ExplainedJoin {
     index: String,
     index_bytes: usize,
     memory_bytes: usize,
-    /// Bytes of a row, where columns are packed into rows when as many rows were taken as the dimension has.
+    /// Bytes of a row, at most, where columns are packed into rows when as many rows were taken as the dimension has.
+    /// A column alone that is packed because it has few values is left out, here and in the memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     packed_row_bytes: Option<usize>,
     columns: Vec<ExplainedColumn>,

@@ -1,5 +1,8 @@
 //! Memory that is about to be read, asked for ahead.
 
+/// Memory as processors read it.
+pub(crate) const LINE_BYTES: usize = 64;
+
 /// Asks the processor to bring the memory of a value near, and does not wait for it. What is not there has no effect.
 ///
 /// A load in its place would be waited for: later instructions end after it, and a processor has room for some hundred
@@ -18,7 +21,7 @@ pub(crate) fn prefetch<T>(value: Option<&T>) {
     }
 }
 
-/// Elsewhere nothing is asked for.
+/// Elsewhere nothing is asked for, and a look waits for its memory.
 #[inline]
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn prefetch<T>(_value: Option<&T>) {}

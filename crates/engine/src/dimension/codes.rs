@@ -3,7 +3,7 @@
 //! A number takes two bytes where a string view takes sixteen. So rows get shorter, a cache holds more of them, and a
 //! column alone may fit one. The values themselves are few enough to stay near the processor.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::ByteArrayType;
@@ -15,8 +15,14 @@ use foldhash::fast::FixedState;
 /// The bytes of a number.
 pub(super) const CODE_BYTES: usize = size_of::<u16>();
 
-/// More values than these would not stay near the processor: 64 KiB of views.
+/// More values than these would not stay near the processor: 64 KiB of views, 128 KiB of the longest cells.
 const VALUES_MAX: usize = 4096;
+
+/// Longer values are left alone: to look at all of them takes longer than to copy views of them.
+const VALUE_BYTES_MAX: usize = 64;
+
+/// Rows that are looked at first, from all over the column: where values come in order, the first rows have few of many.
+const SAMPLE_ROWS: usize = 16 << 10;
 
 /// Which of a column's values each row has.
 pub(super) struct Codes {
@@ -27,55 +33,66 @@ pub(super) struct Codes {
 }
 
 impl Codes {
-    /// `None` if there are many values. Most columns that have many say so soon.
-    ///
-    /// What a null row has is a value like any other. `values` is a column that goes into rows.
+    /// `None` if there are many values, or long ones. What a null row has is a value like any other. `values` is a column
+    /// that goes into rows.
     pub(super) fn of(values: &ArrayRef) -> Option<Self> {
+        let num_rows = values.len();
         match values.data_type() {
-            DataType::Utf8 => Self::of_values(&mut all(values.as_string::<i32>())),
-            DataType::LargeUtf8 => Self::of_values(&mut all(values.as_string::<i64>())),
-            DataType::Binary => Self::of_values(&mut all(values.as_binary::<i32>())),
-            DataType::LargeBinary => Self::of_values(&mut all(values.as_binary::<i64>())),
+            DataType::Utf8 => Self::of_rows(num_rows, bytes_of(values.as_string::<i32>())),
+            DataType::LargeUtf8 => Self::of_rows(num_rows, bytes_of(values.as_string::<i64>())),
+            DataType::Binary => Self::of_rows(num_rows, bytes_of(values.as_binary::<i32>())),
+            DataType::LargeBinary => Self::of_rows(num_rows, bytes_of(values.as_binary::<i64>())),
             DataType::Utf8View => {
                 let array = values.as_string_view();
-                Self::of_values(&mut (0..array.len()).map(|row| array.value(row).as_bytes()))
+                Self::of_rows(num_rows, |row| array.value(row).as_bytes())
             }
             DataType::BinaryView => {
                 let array = values.as_binary_view();
-                Self::of_values(&mut (0..array.len()).map(|row| array.value(row)))
+                Self::of_rows(num_rows, |row| array.value(row))
             }
             other => {
                 let width = other.primitive_width()?;
                 let data = values.to_data();
                 let bytes = data.buffers().first()?.get(data.offset() * width..)?;
-                Self::of_values(&mut bytes.chunks_exact(width).take(values.len()))
+                Self::of_rows(num_rows, |row| &bytes[row * width..(row + 1) * width])
             }
         }
     }
 
-    fn of_values(values: &mut dyn Iterator<Item = &[u8]>) -> Option<Self> {
+    fn of_rows<'a>(num_rows: usize, value: impl Fn(usize) -> &'a [u8]) -> Option<Self> {
+        let mut sample = HashSet::with_hasher(FixedState::with_seed(0));
+        for row in (0..num_rows)
+            .step_by((num_rows / SAMPLE_ROWS).max(1))
+            .take(SAMPLE_ROWS)
+        {
+            let value = value(row);
+            sample.insert(value);
+            if sample.len() > VALUES_MAX || value.len() > VALUE_BYTES_MAX {
+                return None;
+            }
+        }
         let mut known = HashMap::with_hasher(FixedState::with_seed(0));
-        let mut codes = Codes {
-            first_rows: Vec::new(),
-            codes: Vec::new(),
-        };
-        for (row, value) in (0..).zip(values) {
-            let num_known = codes.first_rows.len();
-            let code = *known.entry(value).or_insert(num_known);
-            if code == num_known {
-                if num_known == VALUES_MAX {
+        let mut first_rows = Vec::new();
+        let mut codes = Vec::with_capacity(num_rows);
+        for row in 0..num_rows {
+            let value = value(row);
+            if value.len() > VALUE_BYTES_MAX {
+                return None;
+            }
+            let code = *known.entry(value).or_insert(first_rows.len());
+            if code == first_rows.len() {
+                if code == VALUES_MAX {
                     return None;
                 }
-                codes.first_rows.push(row);
+                first_rows.push(u32::try_from(row).ok()?);
             }
-            codes.codes.push(u16::try_from(code).ok()?);
+            codes.push(u16::try_from(code).ok()?);
         }
-        Some(codes)
+        Some(Self { first_rows, codes })
     }
 }
 
-fn all<T: ByteArrayType>(array: &GenericByteArray<T>) -> impl Iterator<Item = &[u8]> {
-    let data = array.value_data();
-    let places = array.offsets().windows(2);
-    places.map(|place| &data[place[0].as_usize()..place[1].as_usize()])
+fn bytes_of<'a, T: ByteArrayType>(array: &'a GenericByteArray<T>) -> impl Fn(usize) -> &'a [u8] {
+    let (offsets, data) = (array.value_offsets(), array.value_data());
+    move |row| &data[offsets[row].as_usize()..offsets[row + 1].as_usize()]
 }

@@ -20,8 +20,8 @@
 //! A few hundred rows are gathered at a time, one column after the other: the first column waits for the rows, many of
 //! them at once, and the others find them in the cache.
 //!
-//! Packing takes about as long as gathering each row once, and memory. So it is done once as many rows were gathered
-//! as the dimension has: a few facts for a large dimension never pay for it, and many pay little.
+//! Packing takes about as long as gathering each row once or twice, and memory. So it is done once as many rows were
+//! gathered as the dimension has: a few facts for a large dimension never pay for it, and many pay little.
 
 use std::cmp::Reverse;
 use std::hint::black_box;
@@ -43,7 +43,7 @@ use super::codes::{CODE_BYTES, Codes};
 use super::gather::{gather, shared_buffers};
 use crate::huge;
 use crate::index::NO_MATCH;
-use crate::prefetch::prefetch;
+use crate::prefetch::{LINE_BYTES, prefetch};
 
 /// Rows that are gathered at once: their cells stay in the first cache meanwhile.
 const CHUNK_ROWS: usize = 256;
@@ -62,6 +62,9 @@ const TAIL_BYTES: usize = 2 * COPY_BYTES;
 
 /// Columns of fewer bytes stay in the second cache, and are read there as they are.
 const COLUMN_BYTES_MIN: usize = 1 << 20;
+
+/// The same for a column alone, of which numbers would be taken: they have to save more than it takes to look them up.
+const LONE_BYTES_MIN: usize = 4 << 20;
 
 /// Wider rows take more than two lines of memory, and much of what is packed may be unused.
 const ROW_BYTES_MAX: usize = 128;
@@ -142,8 +145,6 @@ struct Packed {
 #[repr(C, align(64))]
 struct Line([u8; LINE_BYTES]);
 
-const LINE_BYTES: usize = 64;
-
 impl Pack {
     /// `None` if nothing can be won: the columns are small, or too wide.
     pub(crate) fn new(columns: Vec<ArrayRef>) -> Option<Self> {
@@ -164,8 +165,14 @@ impl Pack {
             packed: OnceLock::new(),
         };
         let row_bytes = pack.row_bytes();
-        let is_large = num_rows.saturating_mul(row_bytes) >= COLUMN_BYTES_MIN;
-        (is_large && row_bytes <= ROW_BYTES_MAX).then_some(pack)
+        let (bytes_min, row_bytes_min) = if pack.is_sure() {
+            (COLUMN_BYTES_MIN, 1)
+        } else {
+            (LONE_BYTES_MIN, 4 * CODE_BYTES)
+        };
+        let is_large = num_rows.saturating_mul(row_bytes) >= bytes_min;
+        let is_fit = (row_bytes_min..=ROW_BYTES_MAX).contains(&row_bytes);
+        (is_large && is_fit).then_some(pack)
     }
 
     /// Whether a column can go into rows.
@@ -211,7 +218,7 @@ impl Pack {
         let num_before = self
             .num_gathered
             .fetch_add(wanted.len() as u64, Ordering::Relaxed);
-        // One thread packs; the others do not wait for it.
+        // One thread packs; the others go on without.
         if num_before >= num_rows && !self.is_taken.swap(true, Ordering::Relaxed) {
             let packed = self.packed.set(self.pack());
             debug_assert!(packed.is_ok(), "only one thread comes here");
@@ -263,26 +270,31 @@ impl Pack {
         })
     }
 
-    /// Numbers for the columns that are to have them in their cells: no more than it takes to make rows as short as they
-    /// can be, since a number has its value looked up.
+    /// Numbers for the columns that are to have them in their cells: no more than it takes to make rows shorter, since a
+    /// number has its value looked up.
     fn codes(&self) -> Vec<Option<Codes>> {
-        let saved = |kind: &CellKind| kind.num_bytes().saturating_sub(CODE_BYTES);
-        let columns = self.columns.iter().zip(&self.kinds);
-        let codes = columns.map(|(column, kind)| (saved(kind) > 0).then(|| Codes::of(column)));
-        let mut codes: Vec<Option<Codes>> = codes.map(Option::flatten).collect();
-        let mut row_bytes: usize = self.kinds.iter().map(|kind| kind.num_bytes()).sum();
-        let kinds = self.kinds.iter().zip(&codes);
-        let coded = kinds.filter(|(_, codes)| codes.is_some());
-        let shortest = row_bytes - coded.map(|(kind, _)| saved(kind)).sum::<usize>();
-        let shortest = shortest.next_power_of_two();
+        let saved = |at: usize| self.kinds[at].num_bytes().saturating_sub(CODE_BYTES);
+        let mut codes: Vec<Option<Codes>> = self.kinds.iter().map(|_| None).collect();
+        let mut num_bytes: usize = self.kinds.iter().map(|kind| kind.num_bytes()).sum();
+        let is_shorter =
+            |than: usize, bytes: usize| bytes.next_power_of_two() < than.next_power_of_two();
         // Those that save most come first.
         let mut order: Vec<usize> = (0..codes.len()).collect();
-        order.sort_by_key(|&at| Reverse(saved(&self.kinds[at])));
-        for at in order {
-            if row_bytes <= shortest {
+        order.sort_by_key(|&at| Reverse(saved(at)));
+        for (idx, &at) in order.iter().enumerate() {
+            let rest: usize = order[idx..].iter().map(|&at| saved(at)).sum();
+            if !is_shorter(num_bytes, num_bytes - rest) {
+                break;
+            }
+            codes[at] = Codes::of(&self.columns[at]);
+            if codes[at].is_some() {
+                num_bytes -= saved(at);
+            }
+        }
+        for &at in order.iter().rev() {
+            if codes[at].is_some() && !is_shorter(num_bytes + saved(at), num_bytes) {
                 codes[at] = None;
-            } else if codes[at].is_some() {
-                row_bytes -= saved(&self.kinds[at]);
+                num_bytes += saved(at);
             }
         }
         codes
@@ -622,7 +634,7 @@ mod tests {
     const NUM_ROWS: usize = 40_000;
 
     /// So many make a column large, also of eight bytes.
-    const MANY_ROWS: usize = 150_000;
+    const MANY_ROWS: usize = 600_000;
 
     /// Columns of every kind of cell, some with nulls, some that are slices.
     fn columns() -> Vec<ArrayRef> {

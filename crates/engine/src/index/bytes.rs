@@ -1,5 +1,5 @@
 use super::parts::{self, Table};
-use super::{AHEAD_KEYS, NO_MATCH, Slot, row_of};
+use super::{AHEAD_KEYS, NO_MATCH, Slot, next, row_of};
 use crate::huge;
 use crate::key::hash::{hash_bytes, home_slot};
 use crate::prefetch::prefetch;
@@ -173,16 +173,16 @@ impl BytesIndex {
 
     /// Appends the row of every key to `out`.
     ///
-    /// A key goes through the index in steps, and each step asks for the memory that the next one looks at: its slot, then
-    /// the view of the row whose tag it has, then bytes. Between two steps of a key come those of others, so that by then
-    /// the memory is there.
+    /// A key goes through the index in steps, and each step asks for the memory that the next one looks at: its slot,
+    /// then the view of the row whose tag it has, then bytes. Between two steps of a key come those of others, so that by
+    /// then the memory is there.
     pub(crate) fn probe<K: AsRef<[u8]> + Copy>(
         &self,
         mut keys: impl ExactSizeIterator<Item = K>,
         out: &mut Vec<u32>,
     ) {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
-        if self.num_bytes() <= CACHED_BYTES_MAX {
+        if keys.len() < AHEAD_KEYS || self.num_bytes() <= CACHED_BYTES_MAX {
             out.extend(keys.map(|key| self.find(key.as_ref(), hash_bytes(key.as_ref()))));
             return;
         }
@@ -235,17 +235,7 @@ impl BytesIndex {
             if row == NO_MATCH || slot.0 == tag {
                 return row;
             }
-            idx = self.next(idx);
-        }
-    }
-
-    /// The slot after another, and after the last the first.
-    #[inline]
-    fn next(&self, idx: usize) -> usize {
-        if idx + 1 == self.slots.len() {
-            0
-        } else {
-            idx + 1
+            idx = next(idx, self.slots.len());
         }
     }
 
@@ -302,7 +292,7 @@ impl BytesIndex {
             if row == NO_MATCH || (slot.0 == tag && self.keys.is_equal(row, view, key)) {
                 return row;
             }
-            idx = self.next(idx);
+            idx = next(idx, self.slots.len());
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::huge;
 /// keys 70, 90, 80  ->  first_key 70, stride 10, rows [0, 2, 1]
 /// ```
 ///
-/// Where rows come in the order of their keys, as those of a table most often do, their numbers need not be kept: the row
-/// of a key is the number of keys before it.
+/// Where rows come in the order of their keys, their numbers need not be kept: the row of a key is the number of keys
+/// before it.
 #[derive(Debug)]
 pub(crate) struct DirectIndex {
     first_key: i64,
@@ -28,6 +28,9 @@ enum Rows {
     Whole(u32),
 }
 
+/// So many row numbers are in the first cache, and one load is less than to count bits.
+const SMALL_PLACES: usize = 4096;
+
 impl DirectIndex {
     /// An index without keys, and for none.
     pub(crate) fn empty() -> Self {
@@ -38,17 +41,17 @@ impl DirectIndex {
         }
     }
 
-    /// For up to so many keys of this spread.
+    /// For so many keys of this spread. If it is ascending, they are inserted in their order.
     pub(crate) fn new(spread: Spread, num_keys: usize) -> Self {
         let num_places = usize::try_from(spread.num_places());
         // `Layout::choose` bounds them far below `usize::MAX`.
         let num_places = num_places.expect("a direct index has a bounded range");
-        let rows = if !spread.is_ascending {
-            Rows::Any(huge::vec(NO_MATCH, num_places))
-        } else if num_places == num_keys {
+        let rows = if spread.is_ascending && num_places == num_keys {
             Rows::Whole(0)
-        } else {
+        } else if spread.is_ascending && num_places > SMALL_PLACES {
             Rows::Ordered(Ranks::new(num_places))
+        } else {
+            Rows::Any(huge::vec(NO_MATCH, num_places))
         };
         Self {
             first_key: spread.min,
@@ -68,19 +71,21 @@ impl DirectIndex {
         let Self {
             first_key, stride, ..
         } = *self;
-        let place = |key: i64| index(place(first_key, stride, key));
+        let place_of = |key: i64| index(place(first_key, stride, key));
         match &mut self.rows {
             Rows::Any(rows) => {
                 for (row, &key) in (first_row..).zip(keys) {
-                    let before = std::mem::replace(&mut rows[place(key)], row);
+                    let before = std::mem::replace(&mut rows[place_of(key)], row);
                     if before != NO_MATCH {
                         replaced(before, row);
                     }
                 }
             }
-            Rows::Ordered(ranks) => keys.iter().for_each(|&key| ranks.insert(place(key))),
+            Rows::Ordered(ranks) => keys.iter().for_each(|&key| ranks.insert(place_of(key))),
             // The keys of these rows are those of the next places.
             Rows::Whole(num_rows) => {
+                let mut rows = (first_row..).zip(keys);
+                debug_assert!(rows.all(|(row, &key)| place_of(key) == row as usize));
                 *num_rows += u32::try_from(keys.len())
                     .expect("a builder takes in at most `BUILD_ROWS_MAX` rows");
             }

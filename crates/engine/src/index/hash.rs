@@ -1,20 +1,20 @@
 use std::hint::select_unpredictable;
 
 use super::parts::{self, Table};
-use super::{AHEAD_KEYS, NO_MATCH, Slot, row_of};
+use super::{AHEAD_KEYS, NO_MATCH, Slot, next, row_of};
 use crate::huge;
 use crate::key::hash::{hash_int, home_slot};
-use crate::prefetch::prefetch;
+use crate::prefetch::{LINE_BYTES, prefetch};
 
 /// Open addressing over `i64` keys, linear probing, at most two thirds full: 24 bytes a key.
 ///
 /// The key stands in the slot beside its row number. Four slots are a group, which fills a line of memory, and a search
-/// begins at the first slot of its key's group: so of a hundred keys that are there only eight or so take a second
-/// line, where searches that begin at any slot cross into it every third time. A free slot has row [`NO_MATCH`]; no free
-/// slot of a group stands before one that is taken.
+/// begins at the first slot of its key's group: so of a hundred keys that are there nine take a second line, where of
+/// searches that begin at any slot a third do. Of a hundred that are not there it is 35, for so many groups are full. A
+/// free slot has row [`NO_MATCH`]; no free slot of a group stands before one that is taken.
 ///
-/// The group of a key is asked for while keys before it are looked for. Then the key is compared with all four slots, without
-/// a branch. The few searches that go on are ended together. Keys are inserted in large numbers, see [`parts`].
+/// The group of a key is asked for while keys before it are looked for. Then the key is compared with all four slots,
+/// without a branch. Searches that go on are ended later. Keys are inserted in large numbers, see [`parts`].
 #[derive(Debug)]
 pub(crate) struct HashIndex {
     /// With some slots in front that are not used, so that groups are lines.
@@ -28,23 +28,25 @@ pub(crate) struct HashIndex {
 /// Slots of 16 bytes that fill a line of memory.
 const GROUP_SLOTS: usize = LINE_BYTES / size_of::<Slot<i64>>();
 
-const LINE_BYTES: usize = 64;
-
 /// Keys after which the searches are ended that go on after their first groups.
 const BATCH_KEYS: usize = 256;
 
-/// A search that goes on after the first group.
+/// As [`AHEAD_KEYS`], of the searches that go on.
+const AHEAD_LATE: usize = 16;
+
+/// A search that goes on.
 #[derive(Clone, Copy, Default)]
 struct Late {
     /// The key's place among all.
     at: usize,
-    home: usize,
+    /// The group that it looks at next.
+    group: usize,
 }
 
-/// The first slot of a key's group, in a table of so many slots, which are whole groups.
+/// The group where the search for a key begins.
 #[inline]
-fn home(key: i64, num_slots: usize) -> usize {
-    home_slot(hash_int(key), num_slots / GROUP_SLOTS) * GROUP_SLOTS
+fn group_of(key: i64, num_groups: usize) -> usize {
+    home_slot(hash_int(key), num_groups)
 }
 
 /// How keys are inserted.
@@ -56,7 +58,7 @@ impl Table for Keys {
 
     #[inline]
     fn home(key: i64, num_slots: usize) -> usize {
-        home(key, num_slots)
+        group_of(key, num_slots / GROUP_SLOTS) * GROUP_SLOTS
     }
 
     #[inline]
@@ -140,31 +142,35 @@ impl HashIndex {
     /// The row of one key.
     #[inline]
     pub(crate) fn find(&self, key: i64) -> u32 {
-        self.find_from(home_slot(hash_int(key), self.groups().len()), key)
+        self.find_from(group_of(key, self.groups().len()), key)
     }
 
-    /// The row of a key whose search goes on at a group.
+    /// The row of a key whose search begins, or goes on, at a group.
     #[inline]
-    fn find_from(&self, mut place: usize, key: i64) -> u32 {
+    fn find_from(&self, mut group: usize, key: i64) -> u32 {
         let groups = self.groups();
         loop {
-            let (row, is_over) = look(&groups[place], key);
+            let (row, is_over) = look(&groups[group], key);
             if is_over {
                 return row;
             }
-            place = next(place, groups.len());
+            group = next(group, groups.len());
         }
     }
 
     pub(crate) fn probe(&self, keys: &[i64], out: &mut Vec<u32>) {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
+        if keys.len() < AHEAD_KEYS {
+            out.extend(keys.iter().map(|&key| self.find(key)));
+            return;
+        }
         let groups = self.groups();
         let ask = |key: &i64| {
-            let home = home_slot(hash_int(*key), groups.len());
-            prefetch(groups.get(home));
-            home
+            let group = group_of(*key, groups.len());
+            prefetch(groups.get(group));
+            group
         };
-        // Where the searches for the next keys begin.
+        // The groups of the next keys.
         let mut asked = [0; AHEAD_KEYS];
         for (asked, key) in asked.iter_mut().zip(keys) {
             *asked = ask(key);
@@ -174,25 +180,25 @@ impl HashIndex {
             let end = keys.len().min(start + BATCH_KEYS);
             let mut num_late = 0;
             let found = keys[start..end].iter().zip(start..).map(|(&key, at)| {
-                let home = asked[at % AHEAD_KEYS];
+                let group = asked[at % AHEAD_KEYS];
                 if let Some(key) = keys.get(at + AHEAD_KEYS) {
                     asked[at % AHEAD_KEYS] = ask(key);
                 }
-                let (row, is_over) = look(&groups[home], key);
+                let (row, is_over) = look(&groups[group], key);
                 // A value rather than a branch decides whether the search goes on.
-                late[num_late % BATCH_KEYS] = Late { at, home };
+                let group = next(group, groups.len());
+                late[num_late % BATCH_KEYS] = Late { at, group };
                 num_late += usize::from(!is_over);
                 row
             });
             out.extend(found);
             let first = out.len() - (end - start);
-            let late = &mut late[..num_late];
-            for late in late.iter_mut() {
-                late.home = next(late.home, groups.len());
-                prefetch(groups.get(late.home));
-            }
-            for late in late {
-                out[first + late.at - start] = self.find_from(late.home, keys[late.at]);
+            let late = &late[..num_late];
+            let ask = |late: &Late| prefetch(groups.get(late.group));
+            late.iter().take(AHEAD_LATE).for_each(ask);
+            for (idx, &Late { at, group }) in late.iter().enumerate() {
+                late.get(idx + AHEAD_LATE).into_iter().for_each(ask);
+                out[first + at - start] = self.find_from(group, keys[at]);
             }
         }
     }
@@ -214,16 +220,6 @@ fn look(group: &[Slot<i64>; GROUP_SLOTS], key: i64) -> (u32, bool) {
     (!found, is_over)
 }
 
-/// The group after another, and after the last the first.
-#[inline]
-fn next(place: usize, num_groups: usize) -> usize {
-    if place + 1 == num_groups {
-        0
-    } else {
-        place + 1
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,7 +232,8 @@ mod tests {
         let (mut num_groups, mut num_keys) = (0, 0);
         for key in keys {
             let slots = index.slots();
-            let mut from_home = slots[home(key, slots.len())..].iter().chain(slots);
+            let home = Keys::home(key, slots.len());
+            let mut from_home = slots[home..].iter().chain(slots);
             let place = from_home.position(|slot| *slot == (key, slot.1) && slot.1 != 0);
             num_groups += place.unwrap() / GROUP_SLOTS + 1;
             num_keys += 1;

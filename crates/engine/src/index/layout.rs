@@ -35,10 +35,11 @@ const DIRECT_RANGE_SMALL: u64 = 4096;
 /// take (24 bytes per key), and it is the faster of two of one size.
 const DIRECT_PLACES_PER_KEY: u64 = 6;
 
-/// The same where rows come in the order of their keys: a place takes two bits then, so these are 16 bytes per key.
+/// The same where rows come in the order of their keys: a place takes two bits then, so these are 16 bytes per key, and as
+/// one line of memory is looked at for each, no more than of a hash index.
 const ORDERED_PLACES_PER_KEY: u64 = 64;
 
-/// The longest direct index: 16 GiB.
+/// The longest direct index: 16 GiB, or 1 GiB of bits.
 const DIRECT_RANGE_MAX: u64 = 1 << 32;
 
 impl Layout {

@@ -46,8 +46,8 @@ pub(crate) fn add_build_rows(table: &str, num_rows: u32, added: usize) -> Result
     ))
 }
 
-/// What is looked at for a key is asked for while so many keys before it are looked for: they take longer than memory does.
-/// To ask for many at once is of no use, since a processor forgets what it cannot begin.
+/// What is looked at for a key is asked for while so many keys before it are looked for: they take longer than memory
+/// does. To ask for all at once is of no use, since a processor forgets what it cannot begin.
 const AHEAD_KEYS: usize = 64;
 
 /// What stands for a key, and the complement of its row: so a table of free slots is all zeros, memory as it comes from
@@ -58,6 +58,16 @@ type Slot<K> = (K, u32);
 #[inline]
 fn row_of<K>(slot: &Slot<K>) -> u32 {
     !slot.1
+}
+
+/// The place after another, and after the last the first.
+#[inline]
+fn next(place: usize, num_places: usize) -> usize {
+    if place + 1 == num_places {
+        0
+    } else {
+        place + 1
+    }
 }
 
 #[derive(Debug)]
@@ -98,7 +108,7 @@ impl KeyRange {
 }
 
 impl Index {
-    /// An empty index for up to as many inserts as `range` counts, all of them within its bounds.
+    /// An empty index for the keys that `range` counts. They are inserted in the order in which they were counted.
     pub(crate) fn new(form: &KeyForm, range: KeyRange) -> (Self, Layout) {
         let layout = Layout::choose(form, range.num_keys, range.spread);
         let index = match (layout.kind(), range.spread) {

@@ -327,6 +327,11 @@ mod tests {
         (replaced, map)
     }
 
+    /// Numbers of keys at the edges of what is looked at together.
+    const FEW: [usize; 14] = [
+        0, 1, 63, 64, 65, 127, 128, 191, 192, 193, 255, 256, 257, 320,
+    ];
+
     #[test]
     fn a_large_hash_index_equals_a_map() {
         for seed in 0..4 {
@@ -357,9 +362,14 @@ mod tests {
             let sought: Vec<i64> = keys.iter().flat_map(|&key| [key, key + 1]).collect();
             let mut rows = Vec::new();
             index.probe(&sought, &mut rows);
-            for (key, row) in sought.iter().zip(rows) {
+            for (key, row) in sought.iter().zip(&rows) {
                 let expected = map.get(key).copied().unwrap_or(NO_MATCH);
-                assert_eq!(row, expected, "seed={seed} key={key}");
+                assert_eq!(*row, expected, "seed={seed} key={key}");
+            }
+            for len in FEW {
+                let mut few = vec![7];
+                index.probe(&sought[..len], &mut few);
+                assert_eq!((few[0], &few[1..]), (7, &rows[..len]), "{len} keys");
             }
         }
     }
@@ -390,9 +400,14 @@ mod tests {
             let texts: Vec<String> = sought.iter().map(|&key| text(key)).collect();
             let mut rows = Vec::new();
             index.probe(texts.iter().map(String::as_str), &mut rows);
-            for (key, row) in sought.iter().zip(rows) {
+            for (key, row) in sought.iter().zip(&rows) {
                 let expected = map.get(key).copied().unwrap_or(NO_MATCH);
-                assert_eq!(row, expected, "seed={seed} key={key}");
+                assert_eq!(*row, expected, "seed={seed} key={key}");
+            }
+            for len in FEW {
+                let mut few = vec![7];
+                index.probe(texts[..len].iter().map(String::as_str), &mut few);
+                assert_eq!((few[0], &few[1..]), (7, &rows[..len]), "{len} keys");
             }
         }
     }

@@ -10,11 +10,14 @@ use crate::huge;
 /// ```
 ///
 /// # Source
-/// Jacobson 1989, "Space-efficient static trees and graphs": bits with counts beside them, here one for every 64, so that
-/// a rank takes one look at memory.
+/// Jacobson 1989, "Space-efficient static trees and graphs": bits with counts beside them, here one for every 64, so
+/// that a rank takes one look at memory.
 #[derive(Debug)]
 pub(super) struct Ranks {
     blocks: Vec<Block>,
+    /// The block of the last place that was inserted, and that up to which blocks are counted.
+    last: usize,
+    counted: usize,
 }
 
 /// 64 places, in the 16 bytes that a processor reads at once.
@@ -32,19 +35,26 @@ impl Ranks {
         let num_blocks = num_places.div_ceil(BLOCK_PLACES);
         Self {
             blocks: huge::vec(Block::default(), num_blocks),
+            last: 0,
+            counted: 0,
         }
     }
 
-    /// `place` is below the number of places.
+    /// `place` is below the number of places, and above all that were inserted before.
     #[inline]
     pub(super) fn insert(&mut self, place: usize) {
-        self.blocks[place / BLOCK_PLACES].bits |= 1 << (place % BLOCK_PLACES);
+        let (block, bit) = (place / BLOCK_PLACES, place % BLOCK_PLACES);
+        debug_assert!(block >= self.last && self.blocks[block].bits >> bit == 0);
+        self.blocks[block].bits |= 1 << bit;
+        self.last = block;
     }
 
-    /// Counts what was inserted, before the first look at it.
+    /// Counts what was inserted since the last count. Comes before a look at it.
     pub(super) fn count(&mut self) {
-        let mut num_before = 0;
-        for block in &mut self.blocks {
+        let begin = std::mem::replace(&mut self.counted, self.last);
+        let blocks = self.blocks.get_mut(begin..=self.last).unwrap_or_default();
+        let mut num_before = blocks.first().map_or(0, |block| block.num_before);
+        for block in blocks {
             block.num_before = num_before;
             num_before += block.bits.count_ones();
         }
@@ -82,8 +92,13 @@ mod tests {
             let inserted = (0..num_places).step_by(step);
             let map: BTreeMap<usize, u32> = inserted.zip(0..).collect();
             let mut ranks = Ranks::new(num_places);
+            ranks.count();
             for &place in map.keys() {
                 ranks.insert(place);
+                if place % 11 == 5 {
+                    ranks.count();
+                    assert_eq!(ranks.rank(place as u64), map[&place]);
+                }
             }
             ranks.count();
             for place in 0..num_places + 200 {

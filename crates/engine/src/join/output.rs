@@ -259,8 +259,8 @@ pub struct JoinPlan<'j> {
     /// The columns that it adds.
     pub columns: Vec<ColumnPlan<'j>>,
     /// Bytes of the rows into which a large dimension's columns are packed when as many rows were gathered as it has:
-    /// at most so many, and fewer where columns turn out to have few values. `None` if they are packed only then, or not at
-    /// all.
+    /// at most so many, and fewer where columns turn out to have few values. `None` if they are packed only if a column
+    /// turns out to, or not at all.
     pub packed_row_bytes: Option<usize>,
 }
 
@@ -274,7 +274,7 @@ pub struct ColumnPlan<'j> {
     pub column: &'j str,
     /// The encoding that it comes in: that of the join, where its type has that.
     pub encoding: Encoding,
-    /// Whether it is one of those that are packed.
+    /// Whether it is one of those that are packed for sure.
     pub is_packed: bool,
 }
 

@@ -53,7 +53,7 @@ const DIMENSION_ROWS: i64 = 20_000;
 fn keys(numbers: &[i64]) -> Vec<(&'static str, ArrayRef)> {
     let ints = |step: i64| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(
-            numbers.iter().map(|number| number * step),
+            numbers.iter().map(|number| number.wrapping_mul(step)),
         ))
     };
     let texts = numbers
@@ -62,7 +62,7 @@ fn keys(numbers: &[i64]) -> Vec<(&'static str, ArrayRef)> {
     let parts = numbers.iter().map(|number| format!("part {}", number % 7));
     vec![
         ("dense", ints(1)),
-        ("sparse", ints(1_000_003)),
+        ("sparse", ints(0x2545_F491_4F6C_DD1D)),
         ("text", Arc::new(StringArray::from_iter_values(texts))),
         ("part", Arc::new(StringArray::from_iter_values(parts))),
     ]

@@ -11,8 +11,8 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, UnionFields, UnionMode};
 use darner_engine::{
-    Dimension, DimensionBuilder, Encoding, ErrorKind, JoinSpec, LayoutKind, Matches, Scratch,
-    StarJoin,
+    Dimension, DimensionBuilder, Encoding, ErrorKind, JoinSpec, LayoutKind, Matches, NO_MATCH,
+    Scratch, StarJoin,
 };
 
 fn ids(values: &[i64]) -> ArrayRef {
@@ -200,22 +200,50 @@ fn many_rows_of_a_large_dimension_equal_take() {
     assert!(dimension.memory_bytes() > before, "its rows are packed");
 }
 
-/// Beside the Arrow data: 4 bytes a row for keys without gaps, and never more than 24 for integers.
+/// Beside the Arrow data: 4 bytes a row at most for keys without gaps, and never more than 24 for integers.
 #[test]
 fn indexes_of_integers_take_few_bytes_a_row() {
     const NUM_ROWS: i64 = 10_000;
-    for gap in [1, 2, 5, 6, 7, 8, 1_000] {
-        let ids = Int64Array::from_iter_values((0..NUM_ROWS).map(|i| i * gap));
-        let rows = RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef)]).unwrap();
+    let cases = [1, 2, 5, 6, 7, 8, 32, 63, 64, 65, 1_000];
+    let cases = cases.iter().flat_map(|gap| [(*gap, true), (*gap, false)]);
+    for (gap, is_ascending) in cases {
+        // No common stride, and a range of `gap` times as many places.
+        let mut ids: Vec<i64> = (0..NUM_ROWS).map(|i| i * gap + i * 7919 % gap).collect();
+        if !is_ascending {
+            ids.reverse();
+        }
+        let rows = RecordBatch::try_from_iter([("id", self::ids(&ids))]).unwrap();
         let mut builder = DimensionBuilder::new("d", rows.schema(), &["id".to_owned()]).unwrap();
         builder.upsert(rows).unwrap();
         let dimension = builder.finish().unwrap();
-        let most = if gap == 1 { 4 } else { 24 };
+        let most = match (gap, is_ascending) {
+            (1, true) => 0,
+            (1, false) => 4,
+            // Two bits a place.
+            (2..=16, true) => 5,
+            (17..=64, true) => 17,
+            _ => 24,
+        };
         let num_bytes = dimension.index_bytes();
         let layout = dimension.layout();
         assert!(
-            num_bytes <= 10_000 * most,
-            "{num_bytes} bytes, gap={gap}, {layout}"
+            num_bytes <= 10_000 * most + 64,
+            "{num_bytes} bytes, gap={gap} {is_ascending}, {layout}"
+        );
+        let matches = |keys: &[i64]| {
+            let mut matches = Matches::default();
+            dimension.probe(&[self::ids(keys)], &mut matches).unwrap();
+            matches.build_idx().to_vec()
+        };
+        assert!(matches(&ids).into_iter().eq(0..10_000));
+        let others: Vec<i64> = ids.iter().map(|id| id + 1).collect();
+        let rows: BTreeMap<i64, u32> = ids.iter().copied().zip(0..).collect();
+        let expected = others
+            .iter()
+            .map(|id| rows.get(id).copied().unwrap_or(NO_MATCH));
+        assert!(
+            matches(&others).into_iter().eq(expected),
+            "gap={gap} {is_ascending}"
         );
     }
 }
