@@ -2,6 +2,7 @@
 
 use super::NO_MATCH;
 use crate::huge;
+use crate::prefetch::prefetch;
 
 /// Places that have a row, where rows come in the order of their places: the row is the place's rank.
 ///
@@ -73,6 +74,13 @@ impl Ranks {
         } else {
             rank
         }
+    }
+
+    /// Asks for the memory of a place that is about to be looked at.
+    #[inline]
+    pub(super) fn ask(&self, place: u64) {
+        let at = usize::try_from(place / BLOCK_PLACES as u64).unwrap_or(usize::MAX);
+        prefetch(self.blocks.get(at));
     }
 
     pub(super) fn num_bytes(&self) -> usize {
