@@ -128,27 +128,31 @@ fn gather_primitive<T: ArrowPrimitiveType>(
     Arc::new(gathered.with_data_type(array.data_type().clone()))
 }
 
-#[expect(
-    unsafe_code,
-    reason = "to look at every view again would cost more than the gather"
-)]
 fn gather_views<T: ByteViewType + ?Sized>(
     array: &GenericByteViewArray<T>,
     wanted: &Wanted<'_>,
 ) -> ArrayRef {
-    let views = ScalarBuffer::from(wanted.values(array.views()));
-    let buffers = shared_buffers(array);
+    with_views(array, wanted.values(array.views()), wanted)
+}
+
+/// The wanted rows of an array, of which these are the views, zero where nothing was found.
+///
+/// They share the list of the array's buffers: to copy it counts one more user of each buffer, for every batch.
+#[expect(
+    unsafe_code,
+    reason = "to look at every view again would cost more than the gather"
+)]
+pub(super) fn with_views<T: ByteViewType + ?Sized>(
+    array: &GenericByteViewArray<T>,
+    views: Vec<u128>,
+    wanted: &Wanted<'_>,
+) -> ArrayRef {
+    let views = ScalarBuffer::from(views);
+    let buffers = array.clone().into_parts().1;
     let nulls = wanted.nulls_of(array);
     // SAFETY: each view is one of a valid array over the same buffers, or all zero, which is the empty value. There is
     // one bit of `nulls` for each of `wanted`, as there is one view.
     Arc::new(unsafe { GenericByteViewArray::<T>::new_unchecked(views, buffers, nulls) })
-}
-
-/// The list of an array's buffers itself. To copy it counts one more user of each buffer, for every batch.
-pub(super) fn shared_buffers<T: ByteViewType + ?Sized>(
-    array: &GenericByteViewArray<T>,
-) -> Arc<[Buffer]> {
-    array.clone().into_parts().1
 }
 
 /// Bytes that are copied at once.

@@ -1,6 +1,7 @@
 //! Dimensions: immutable keyed rows, ready to be probed.
 
 mod builder;
+mod cells;
 mod codes;
 mod column;
 mod gather;
