@@ -27,6 +27,8 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for keys in [
         Keys::Dense,
+        Keys::Unordered,
+        Keys::Gaps,
         Keys::Sparse,
         Keys::Text,
         Keys::Pair,

@@ -48,8 +48,12 @@ fn mix(mut x: u64) -> u64 {
 /// The key of a dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// Int64, counting up from 0.
+    /// Int64, counting up from 0, row after row.
     Dense,
+    /// The same, each two rows the other way round, so that they are in no order.
+    Unordered,
+    /// Int64, in order, one in seven.
+    Gaps,
     /// Int64, all over 64 bits.
     Sparse,
     /// Strings of 8 to 40 bytes.
@@ -109,6 +113,8 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = match self.keys {
             Keys::Dense => "int64 dense",
+            Keys::Unordered => "int64 dense, no order",
+            Keys::Gaps => "int64 with gaps",
             Keys::Sparse => "int64 sparse",
             Keys::Text => "utf8",
             Keys::Pair => "int64 + utf8",
@@ -157,6 +163,9 @@ fn key_columns(
     };
     match keys {
         Keys::Dense => vec![(name, ints(|n| n))],
+        Keys::Unordered => vec![(name, ints(|n| n ^ 1))],
+        // At any place of its seven, so that there is no stride.
+        Keys::Gaps => vec![(name, ints(|n| n * 7 + mix(n) % 7))],
         // To multiply by an odd number keeps numbers apart.
         Keys::Sparse => vec![(name, ints(|n| n.wrapping_mul(0x2545_F491_4F6C_DD1D)))],
         Keys::Text | Keys::Dictionary => {
