@@ -1,4 +1,3 @@
-use super::layout::{DIRECT_PLACES_PER_KEY, DIRECT_RANGE_SMALL};
 use super::rank::Ranks;
 use super::stride::{Spread, Stride};
 use super::{AHEAD_KEYS, NO_MATCH};
@@ -32,9 +31,9 @@ enum Rows {
     Whole(u32),
 }
 
-/// So many row numbers are in the second cache, and to load one is less than to count bits: 1,000 keys in 6,000 places,
-/// million a second, 253 and 149.
-const CACHED_PLACES: u64 = 64 << 10;
+/// Up to so many places have numbers, in order or not: 32 KiB, which are in the first cache or near it, where to load a
+/// number is less than to count bits. 1,000 keys in 6,000 places, million a second: 253 and 149.
+const NUMBERED_PLACES: usize = 8 << 10;
 
 /// An index of fewer bytes is in the second cache: nothing has to be asked for.
 const CACHED_BYTES: usize = 256 << 10;
@@ -54,11 +53,9 @@ impl DirectIndex {
         let num_places = usize::try_from(spread.num_places());
         // `Layout::choose` bounds them far below `usize::MAX`.
         let num_places = num_places.expect("a direct index has a bounded range");
-        let near = (num_keys as u64).saturating_mul(DIRECT_PLACES_PER_KEY);
-        let near = near.clamp(DIRECT_RANGE_SMALL, CACHED_PLACES);
         let rows = if spread.is_ascending && num_places == num_keys {
             Rows::Whole(0)
-        } else if spread.is_ascending && num_places as u64 > near {
+        } else if spread.is_ascending && num_places > NUMBERED_PLACES {
             Rows::Ordered(Ranks::new(num_places))
         } else {
             Rows::Any(huge::vec(NO_MATCH, num_places))

@@ -29,11 +29,11 @@ pub struct Layout {
 
 /// Key ranges up to this many are direct whatever their density: 16 KiB, half of a first-level
 /// cache.
-pub(super) const DIRECT_RANGE_SMALL: u64 = 4096;
+const DIRECT_RANGE_SMALL: u64 = 4096;
 
 /// A direct index may have this many places per key. At six it takes what the slots of a hash index
 /// take (24 bytes per key), and it is the faster of two of one size.
-pub(super) const DIRECT_PLACES_PER_KEY: u64 = 6;
+const DIRECT_PLACES_PER_KEY: u64 = 6;
 
 /// The same where rows come in the order of their keys: a place takes two bits then, so these are 16 bytes per key. 1M
 /// keys, one thread, million a second: 85 with 7 places per key, 79 with 16, 71 with 32, 60 with 60, and 37 by hash.
