@@ -10,6 +10,7 @@ use crate::{
     context::Context,
     enrichment::Plan,
     error::Result,
+    print,
     report::{kind, on},
     storage::shown,
 };
@@ -127,8 +128,8 @@ impl Explained {
             .facts_bytes
             .map_or_else(String::new, |bytes| format!(", {}", HumanBytes(bytes)));
         let mut lines = vec![format!(
-            "facts    {first}{more}{size}, {} columns",
-            self.fact_columns
+            "facts    {first}{more}{size}, {}",
+            print::counted(self.fact_columns as u64, "column")
         )];
         for join in &self.joins {
             lines.extend(join.lines());
@@ -138,12 +139,13 @@ impl Explained {
             Some("-") => "standard output, ".to_owned(),
             Some(path) => format!("{path}, "),
         };
-        lines.push(format!("output   {output}{} columns", self.output_columns));
+        let columns = print::counted(self.output_columns as u64, "column");
+        lines.push(format!("output   {output}{columns}"));
         lines.push(format!(
-            "memory   {} for dimensions, and {} pieces of the facts at a time ({} threads)",
+            "memory   {} for dimensions, and {} pieces of the facts at a time ({})",
             HumanBytes(self.memory_bytes as u64),
             PIECES_PER_WORKER * self.threads,
-            self.threads
+            print::counted(self.threads as u64, "thread")
         ));
         lines
     }

@@ -8,6 +8,7 @@ use indicatif::HumanCount;
 
 use crate::{
     error::{Failure, Result},
+    print,
     report::Report,
     time::duration_text,
 };
@@ -102,8 +103,8 @@ impl Gates {
             && report.rows_written < min
         {
             reasons.push(format!(
-                "{} rows, less than the {} asked for",
-                HumanCount(report.rows_written),
+                "{}, less than the {} asked for",
+                print::counted(report.rows_written, "row"),
                 HumanCount(min)
             ));
         }

@@ -114,8 +114,8 @@ impl Checked {
                 more => format!(" and {more} more"),
             };
             line(format!(
-                "{} columns: {}{more}",
-                self.columns.len(),
+                "{}: {}{more}",
+                print::counted(self.columns.len() as u64, "column"),
                 names.join(", ")
             ));
         }

@@ -650,8 +650,8 @@ fn check_schema(
     let (got, known) = match differs {
         Some((got, known)) => (got.clone(), known.clone()),
         None => (
-            format!("{} columns", got.len()),
-            format!("{} columns", known.len()),
+            print::counted(got.len() as u64, "column"),
+            print::counted(known.len() as u64, "column"),
         ),
     };
     Err(Error::data(format!(

@@ -194,7 +194,7 @@ fn notes_are_for_people_or_for_programs() {
     assert!(
         failed
             .stderr
-            .contains("\"level\":\"error\",\"message\":\"enrich e: 1 rows, less"),
+            .contains("\"level\":\"error\",\"message\":\"enrich e: 1 row, less"),
         "{}",
         failed.stderr
     );
