@@ -203,7 +203,7 @@ impl DimensionBuilder {
         let inserted = self.pages.iter().zip(&keys);
         let inserted = inserted.filter(|(page, _)| matches!(page, Page::Upsert(_)));
         let inserted: Vec<&[ArrayRef]> = inserted.map(|(_, keys)| &keys[..]).collect();
-        self.form.pack(&inserted)?;
+        self.form.pack(&inserted);
         let mut steps = Vec::with_capacity(self.pages.len());
         for (page, keys) in self.pages.iter().zip(keys) {
             steps.push(match page {

@@ -52,7 +52,7 @@ pub(crate) fn resolve(
             Step::Insert(columns) => {
                 let values = plan_of(columns)?.encode(columns, &mut scratch)?.values;
                 let superseded = |before, row| event(Event::Superseded { before, row });
-                index.insert(&values, num_rows, superseded)?;
+                index.insert(&values, num_rows, superseded);
                 num_rows += u32::try_from(num_values(&values))
                     .expect("a builder takes in at most `BUILD_ROWS_MAX` rows");
             }
@@ -76,6 +76,5 @@ pub(crate) fn resolve(
         }
     }
     index.settle(|before, row| event(Event::Superseded { before, row }));
-    index.shrink();
     Ok((index, layout))
 }

@@ -1,43 +1,287 @@
-use super::parts::{self, Table};
-use super::{AHEAD_KEYS, NO_MATCH, Slot, next, row_of};
-use crate::huge;
-use crate::key::hash::{hash_bytes, home_slot};
-use crate::prefetch::prefetch;
-use crate::{Error, ErrorKind, Result};
+use std::hint::select_unpredictable;
+use std::ops::Range;
 
-/// Open addressing over byte keys, linear probing, at most half full.
+use rayon::prelude::*;
+
+use super::byte_keys::ByteKeys;
+use super::groups::{Groups, look};
+use super::parts::{self, Table};
+use super::{NO_MATCH, Slot, next, row_of};
+use crate::huge;
+use crate::key::hash::{hash_long, hash_words, home_slot, words};
+use crate::prefetch::{LINE_BYTES, prefetch};
+
+/// An index of keys of bytes, by the width of the longest.
+#[derive(Debug)]
+pub(crate) enum BytesIndex {
+    /// Up to 8 bytes.
+    One(RecordIndex<1, Of16>),
+    /// Up to 24 bytes.
+    Three(RecordIndex<3, Of32>),
+    /// Up to 40 bytes.
+    Five(RecordIndex<5, Of64>),
+    /// More.
+    Seven(RecordIndex<7, Of64>),
+}
+
+/// How long keys are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lengths {
+    longest: usize,
+    /// Bytes of all keys that are more than a record has.
+    long_bytes: usize,
+}
+
+/// Open addressing over hashes, at most half full, and a record of every key.
 ///
 /// ```text
-/// slot  tag u32 | row u32              tag: 32 bits of the hash that do not choose the slot
-/// view  len u32 | head u32 | tail u64  of every row: a key of up to 12 bytes in head and tail,
-///                                      else its first 4 bytes and its place in `data`
+/// slot    tag u32 | row u32            tag: 32 bits of the hash that do not choose the slot
+/// record  word u64 (W times) | len u64  of every row: the bytes of its key, see `words`
 /// ```
 ///
-/// A key of up to 12 bytes is compared without touching `data`. Places are `u64`: keys may pass 4
-/// GiB together. Keys are inserted in large numbers, see [`parts`].
+/// Records are 16, 32 or 64 bytes, so that one is never in two lines of memory, and a key that is found takes two: a group
+/// of slots and a record. A key of up to `8 * W` bytes is compared word by word, as many words for a short one as for a
+/// long one: a processor cannot foresee where keys of mixed lengths end. Of longer ones the words are compared, then all
+/// bytes, which stand elsewhere.
+///
+/// Keys go through the index in three steps: hash, look at the group, compare with the record. Blocks of keys take them by
+/// turns, and each step asks for the memory that the next one looks at, so that by then the memory is there. Where all is in
+/// a cache this is no loss: a step is a short loop without branches, whose rounds do not wait for each other. Keys are
+/// inserted in large numbers, see [`parts`].
 #[derive(Debug)]
-pub(crate) struct BytesIndex {
-    slots: Vec<Slot<u32>>,
-    keys: Keys,
+pub(crate) struct RecordIndex<const W: usize, A> {
+    groups: Groups<u32, GROUP_SLOTS>,
+    keys: Keys<W, A>,
     /// Hashes of keys that have no slot yet, when there are enough of them.
     waiting: Vec<u64>,
     first_waiting: u32,
 }
 
+/// Slots of 8 bytes that fill a line of memory.
+const GROUP_SLOTS: usize = LINE_BYTES / size_of::<Slot<u32>>();
+
 /// The keys of all rows.
 #[derive(Debug)]
-struct Keys {
-    views: Vec<View>,
-    data: Vec<u8>,
+struct Keys<const W: usize, A> {
+    records: Vec<Record<W, A>>,
+    /// Whether a key is more than its record.
+    has_long: bool,
+    /// If so, where the key of each row begins in `long_bytes`.
+    long_starts: Vec<usize>,
+    /// All bytes of those that are more than their record.
+    long_bytes: Vec<u8>,
 }
 
-impl Table for Keys {
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Record<const W: usize, A> {
+    words: [u64; W],
+    len: usize,
+    aligned: [A; 0],
+}
+
+/// Alignments of records.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(16))]
+pub(crate) struct Of16;
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+pub(crate) struct Of32;
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Of64;
+
+/// Keys whose records one thread makes at a time.
+const RECORDS_EACH: usize = 16 << 10;
+
+/// Keys that go through a step together.
+const BLOCK_KEYS: usize = 64;
+
+/// Such keys, and what a step tells the next.
+struct Block<const W: usize, A> {
+    /// Of all keys that are looked for.
+    range: Range<usize>,
+    records: [Record<W, A>; BLOCK_KEYS],
+    hashes: [u64; BLOCK_KEYS],
+    /// The row in a key's group that has its tag, and whether there can be no others.
+    rows: [u32; BLOCK_KEYS],
+    is_over: [bool; BLOCK_KEYS],
+}
+
+/// Gives `$body` the index of a width.
+macro_rules! each {
+    ($bytes:expr, $index:ident => $body:expr) => {
+        match $bytes {
+            BytesIndex::One($index) => $body,
+            BytesIndex::Three($index) => $body,
+            BytesIndex::Five($index) => $body,
+            BytesIndex::Seven($index) => $body,
+        }
+    };
+}
+
+impl BytesIndex {
+    /// An index for up to `num_keys` inserts of keys of these lengths, and of no others.
+    pub(crate) fn new(num_keys: usize, lengths: Lengths) -> Self {
+        match lengths.longest {
+            0..=8 => Self::One(RecordIndex::new(num_keys, lengths)),
+            9..=24 => Self::Three(RecordIndex::new(num_keys, lengths)),
+            25..=40 => Self::Five(RecordIndex::new(num_keys, lengths)),
+            _ => Self::Seven(RecordIndex::new(num_keys, lengths)),
+        }
+    }
+
+    /// Sets the rows of keys, which count up from 0 over all calls. `told` hears, now or when the index
+    /// [settles](Self::settle), of each that was there already: the row before, and its own.
+    pub(crate) fn insert<'a>(&mut self, keys: impl ByteKeys<'a>, told: impl FnMut(u32, u32)) {
+        each!(self, index => index.insert(keys, told));
+    }
+
+    /// Gives a slot to what waits for one. Comes before a probe.
+    pub(crate) fn settle(&mut self, told: impl FnMut(u32, u32)) {
+        each!(self, index => index.settle(told));
+    }
+
+    /// Appends the row of every key, or [`NO_MATCH`], to `out`.
+    pub(crate) fn probe<'a>(&self, keys: impl ByteKeys<'a>, out: &mut Vec<u32>) {
+        each!(self, index => index.probe(keys, out));
+    }
+
+    /// The row of one key, or [`NO_MATCH`].
+    #[inline]
+    pub(crate) fn find(&self, key: &[u8]) -> u32 {
+        each!(self, index => index.find(key))
+    }
+
+    pub(crate) fn num_bytes(&self) -> usize {
+        each!(self, index => index.num_bytes())
+    }
+}
+
+impl Lengths {
+    pub(crate) fn of<'a>(keys: impl ByteKeys<'a>) -> Self {
+        let ats = (0..keys.len()).into_par_iter().with_min_len(RECORDS_EACH);
+        let lengths = ats.map(|at| Self::of_one(keys.key(at).len()));
+        lengths.reduce(Self::default, Self::and)
+    }
+
+    fn of_one(len: usize) -> Self {
+        Self {
+            longest: len,
+            long_bytes: if len > 8 * 7 { len } else { 0 },
+        }
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            longest: self.longest.max(other.longest),
+            long_bytes: self.long_bytes + other.long_bytes,
+        }
+    }
+}
+
+impl<const W: usize, A> Block<W, A> {
+    const EMPTY: Self = Self {
+        range: 0..0,
+        records: [const {
+            Record {
+                words: [0; W],
+                len: 0,
+                aligned: [],
+            }
+        }; BLOCK_KEYS],
+        hashes: [0; BLOCK_KEYS],
+        rows: [NO_MATCH; BLOCK_KEYS],
+        is_over: [false; BLOCK_KEYS],
+    };
+}
+
+impl<const W: usize, A> Record<W, A> {
+    #[inline]
+    fn of(key: &[u8]) -> Self {
+        Self {
+            words: words(key),
+            len: key.len(),
+            aligned: [],
+        }
+    }
+
+    /// Zero if the keys are equal as far as their words go.
+    #[inline]
+    fn difference(&self, other: &Self) -> u64 {
+        let words = self.words.iter().zip(&other.words);
+        let len = (self.len ^ other.len) as u64;
+        words.fold(len, |all, (word, other)| all | (word ^ other))
+    }
+}
+
+// Where a function takes a key and its record, the key is looked at only if it is more than the record.
+impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
+    fn push<'a>(&mut self, keys: impl ByteKeys<'a>) {
+        debug_assert!(self.has_long || Lengths::of(keys).longest <= 8 * W);
+        let ats = (0..keys.len()).into_par_iter().with_min_len(RECORDS_EACH);
+        let records = ats.map(|at| Record::of(keys.key(at)));
+        self.records.par_extend(records);
+        if !self.has_long {
+            return;
+        }
+        for key in (0..keys.len()).map(|at| keys.key(at)) {
+            self.long_starts.push(self.long_bytes.len());
+            if key.len() > 8 * W {
+                self.long_bytes.extend_from_slice(key);
+            }
+        }
+    }
+
+    fn num_rows(&self) -> u32 {
+        u32::try_from(self.records.len()).expect("a builder takes in at most `BUILD_ROWS_MAX` rows")
+    }
+
+    /// Of keys of another index that are longer than all of this one, this may say no, because it does not matter.
+    #[inline]
+    fn is_long(&self, record: &Record<W, A>) -> bool {
+        self.has_long && record.len > 8 * W
+    }
+
+    /// The key of a row, if it is long.
+    #[inline]
+    fn long(&self, row: u32) -> &[u8] {
+        let row = row as usize;
+        let start = self.long_starts.get(row).copied().unwrap_or_default();
+        self.long_bytes
+            .get(start..start + self.records[row].len)
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8], record: &Record<W, A>) -> u64 {
+        if self.is_long(record) {
+            hash_long(key)
+        } else {
+            hash_words(&record.words, record.len)
+        }
+    }
+
+    #[inline]
+    fn hash_of(&self, row: u32) -> u64 {
+        self.hash(self.long(row), &self.records[row as usize])
+    }
+
+    /// Whether a row has a key.
+    #[inline]
+    fn is_equal(&self, row: u32, key: &[u8], record: &Record<W, A>) -> bool {
+        self.records[row as usize].difference(record) == 0
+            && (!self.is_long(record) || self.long(row) == key)
+    }
+}
+
+impl<const W: usize, A: Copy + Send + Sync> Table for Keys<W, A> {
     type Key = u64;
     type Stored = u32;
 
     #[inline]
     fn home(hash: u64, num_slots: usize) -> usize {
-        home_slot(hash, num_slots)
+        home_slot(hash, num_slots / GROUP_SLOTS) * GROUP_SLOTS
     }
 
     #[inline]
@@ -46,310 +290,188 @@ impl Table for Keys {
         let before = row_of(slot);
         let is_free = before == NO_MATCH;
         // Tags of different keys are hardly ever the same.
-        let is_over = is_free || (slot.0 == tag && self.are_equal(before, row));
+        let is_same = || self.is_equal(before, self.long(row), &self.records[row as usize]);
+        let is_over = is_free || (slot.0 == tag && is_same());
         *slot = if is_over { (tag, !row) } else { *slot };
         (is_over, before)
     }
 }
 
-impl Keys {
-    fn are_equal(&self, row: u32, other: u32) -> bool {
-        let other = self.views[other as usize];
-        let key = match other.len {
-            0..=INLINE_BYTES_MAX => &[][..],
-            _ => self.long(other),
-        };
-        self.is_equal(row, other, key)
-    }
-
-    /// Whether a row has a key. The key's bytes matter if they are more than a view has.
-    #[inline]
-    fn is_equal(&self, row: u32, view: View, key: &[u8]) -> bool {
-        let candidate = self.views[row as usize];
-        if candidate.len != view.len || candidate.head != view.head {
-            return false;
-        }
-        if view.len <= INLINE_BYTES_MAX {
-            return candidate.tail == view.tail;
-        }
-        are_equal(self.long(candidate), key)
-    }
-
-    /// A key that is not in its view.
-    #[inline]
-    fn long(&self, view: View) -> &[u8] {
-        let start =
-            usize::try_from(view.tail).expect("a place in `data`, see `BytesIndex::insert`");
-        &self.data[start..start + view.len as usize]
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct View {
-    len: u32,
-    head: u32,
-    tail: u64,
-}
-
-const INLINE_BYTES_MAX: u32 = 12;
-
-/// An index of fewer bytes is in the cache as it is.
-const CACHED_BYTES_MAX: usize = 256 << 10;
-
-/// Keys that are looked for at a time: those of three steps, and those that begin.
-const NUM_LOOKUPS: usize = 4 * AHEAD_KEYS;
-
-/// A key that is looked for.
-struct Lookup<K> {
-    key: K,
-    hash: u64,
-    /// The first row with its tag, once that is known.
-    row: u32,
-}
-
-impl BytesIndex {
-    /// An index for up to `num_keys` inserts of keys that take `num_bytes` together, more or less.
-    pub(crate) fn new(num_keys: usize, num_bytes: usize) -> Self {
+impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
+    fn new(num_keys: usize, lengths: Lengths) -> Self {
+        let has_long = lengths.longest > 8 * W;
         Self {
-            slots: huge::zeros((0, !NO_MATCH), num_keys * 2 + 1),
+            groups: Groups::new(num_keys * 2 + 1),
             keys: Keys {
-                views: huge::with_capacity(num_keys),
-                data: huge::with_capacity(num_bytes),
+                records: huge::with_capacity(num_keys),
+                has_long,
+                long_starts: huge::with_capacity(if has_long { num_keys } else { 0 }),
+                long_bytes: huge::with_capacity(lengths.long_bytes),
             },
             waiting: Vec::new(),
             first_waiting: 0,
         }
     }
 
-    /// Sets the row of a key. Rows come in order, from 0 on. `told` hears, now or when the index
-    /// [settles](Self::settle), of each that was there already: the row before, and its own.
-    pub(crate) fn insert(
-        &mut self,
-        key: &[u8],
-        row: u32,
-        mut told: impl FnMut(u32, u32),
-    ) -> Result<()> {
-        debug_assert_eq!(row as usize, self.keys.views.len());
-        let mut view = view_of(key).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Resource,
-                format!("a key is longer than 4 GiB: key_bytes=`{}`", key.len()),
-            )
-        })?;
-        if view.len > INLINE_BYTES_MAX {
-            view.tail = self.keys.data.len() as u64;
-            self.keys.data.extend_from_slice(key);
-        }
-        self.keys.views.push(view);
-        let hash = hash_bytes(key);
-        if parts::is_large(&self.slots) {
-            if self.waiting.is_empty() {
-                self.first_waiting = row;
-            }
-            self.waiting.push(hash);
-            if self.waiting.len() >= parts::round_keys(&self.slots) {
-                self.settle(told);
-            }
-        } else {
-            let before = parts::insert_one(&self.keys, &mut self.slots, hash, row);
-            if before != NO_MATCH {
-                told(before, row);
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives a slot to what waits for one. Comes before a probe.
-    pub(crate) fn settle(&mut self, told: impl FnMut(u32, u32)) {
-        let hashes = std::mem::take(&mut self.waiting);
-        parts::insert(
-            &self.keys,
-            &mut self.slots,
-            &hashes,
-            self.first_waiting,
-            told,
-        );
-    }
-
-    /// Appends the row of every key to `out`.
-    ///
-    /// A key goes through the index in steps, and each step asks for the memory that the next one looks at: its slot,
-    /// then the view of the row whose tag it has, then bytes. Between two steps of a key come those of others, so that by
-    /// then the memory is there.
-    pub(crate) fn probe<K: AsRef<[u8]> + Copy>(
-        &self,
-        mut keys: impl ExactSizeIterator<Item = K>,
-        out: &mut Vec<u32>,
-    ) {
-        debug_assert!(self.waiting.is_empty(), "settled before it is probed");
-        if keys.len() < AHEAD_KEYS || self.num_bytes() <= CACHED_BYTES_MAX {
-            out.extend(keys.map(|key| self.find(key.as_ref(), hash_bytes(key.as_ref()))));
-            return;
-        }
-        let num_keys = keys.len();
-        let mut lookups: Vec<Lookup<K>> = Vec::with_capacity(NUM_LOOKUPS);
-        out.reserve(num_keys);
-        for at in 0..num_keys + 3 * AHEAD_KEYS {
-            // The last step comes first: it makes room for the key that begins.
-            if let Some(at) = at.checked_sub(3 * AHEAD_KEYS) {
-                let lookup = &lookups[at % NUM_LOOKUPS];
-                out.push(self.confirm(lookup.key.as_ref(), lookup.hash, lookup.row));
-            }
-            let of_step = |step: usize| {
-                let at = at.checked_sub(step * AHEAD_KEYS);
-                at.filter(|at| *at < num_keys).map(|at| at % NUM_LOOKUPS)
-            };
-            if let Some(at) = of_step(2) {
-                self.ask_bytes(lookups[at].row);
-            }
-            if let Some(at) = of_step(1) {
-                let lookup = &mut lookups[at];
-                lookup.row = self.first_with_tag(lookup.hash);
-                prefetch(self.keys.views.get(lookup.row as usize));
-            }
-            if let Some(key) = keys.next() {
-                let hash = hash_bytes(key.as_ref());
-                prefetch(self.slots.get(home_slot(hash, self.slots.len())));
-                let lookup = Lookup {
-                    key,
-                    hash,
-                    row: NO_MATCH,
-                };
-                if lookups.len() < NUM_LOOKUPS {
-                    lookups.push(lookup);
-                } else {
-                    lookups[at % NUM_LOOKUPS] = lookup;
+    fn insert<'a>(&mut self, keys: impl ByteKeys<'a>, mut told: impl FnMut(u32, u32)) {
+        let first_row = self.keys.num_rows();
+        self.keys.push(keys);
+        let rows = first_row..self.keys.num_rows();
+        if !parts::is_large(self.groups.slots()) {
+            for row in rows {
+                let slots = self.groups.slots_mut();
+                let before = parts::insert_one(&self.keys, slots, self.keys.hash_of(row), row);
+                if before != NO_MATCH {
+                    told(before, row);
                 }
             }
+            return;
+        }
+        if self.waiting.is_empty() {
+            self.first_waiting = first_row;
+        }
+        let keys = &self.keys;
+        let hashes = rows.into_par_iter().with_min_len(RECORDS_EACH);
+        self.waiting.par_extend(hashes.map(|row| keys.hash_of(row)));
+        if self.waiting.len() >= parts::round_keys(self.groups.slots()) {
+            self.settle(told);
         }
     }
 
-    /// The first row whose tag is that of a key, in the order of a search for it. Another key has it hardly ever.
-    #[inline]
-    fn first_with_tag(&self, hash: u64) -> u32 {
-        let tag = tag(hash);
-        let mut idx = home_slot(hash, self.slots.len());
-        loop {
-            let slot = self.slots[idx];
-            let row = row_of(&slot);
-            if row == NO_MATCH || slot.0 == tag {
-                return row;
+    fn settle(&mut self, mut told: impl FnMut(u32, u32)) {
+        let hashes = std::mem::take(&mut self.waiting);
+        let slots = self.groups.slots_mut();
+        let round_keys = parts::round_keys(slots);
+        let first_rows = (self.first_waiting..).step_by(round_keys);
+        for (hashes, first_row) in hashes.chunks(round_keys).zip(first_rows) {
+            parts::insert(&self.keys, slots, hashes, first_row, &mut told);
+        }
+    }
+
+    fn probe<'a>(&self, keys: impl ByteKeys<'a>, out: &mut Vec<u32>) {
+        debug_assert!(self.waiting.is_empty(), "settled before it is probed");
+        let num_keys = keys.len();
+        if num_keys < BLOCK_KEYS {
+            out.extend((0..num_keys).map(|at| self.find(keys.key(at))));
+            return;
+        }
+        out.reserve(num_keys);
+        let mut blocks = [const { Block::EMPTY }; 3];
+        let num_blocks = num_keys.div_ceil(BLOCK_KEYS);
+        for number in 0..num_blocks + 2 {
+            if number < num_blocks {
+                let start = number * BLOCK_KEYS;
+                let range = start..num_keys.min(start + BLOCK_KEYS);
+                self.begin(keys, range, &mut blocks[number % 3]);
             }
-            idx = next(idx, self.slots.len());
+            if (1..=num_blocks).contains(&number) {
+                self.look(&mut blocks[(number - 1) % 3]);
+            }
+            if number >= 2 {
+                self.confirm(keys, &blocks[(number - 2) % 3], out);
+            }
         }
     }
 
-    /// Asks for the bytes of a row's key, in one line of memory or two, if its view has not all of them.
-    #[inline]
-    fn ask_bytes(&self, row: u32) {
-        let view = self.keys.views.get(row as usize);
-        if let Some(view) = view.filter(|view| view.len > INLINE_BYTES_MAX) {
-            let place = usize::try_from(view.tail).unwrap_or(usize::MAX);
-            let last = place.saturating_add(view.len as usize - 1);
-            prefetch(self.keys.data.get(place));
-            prefetch(self.keys.data.get(last));
+    /// The first step: the hashes of keys, which say their groups.
+    fn begin<'a>(&self, keys: impl ByteKeys<'a>, range: Range<usize>, block: &mut Block<W, A>) {
+        let groups = self.groups.groups();
+        let found = block.records.iter_mut().zip(&mut block.hashes);
+        for ((record, hash), at) in found.zip(range.clone()) {
+            let key = keys.key(at);
+            let wanted = Record::of(key);
+            *hash = self.keys.hash(key, &wanted);
+            *record = wanted;
+            prefetch(groups.get(home_slot(*hash, groups.len())));
+        }
+        block.range = range;
+    }
+
+    /// The second: the row in a key's group that has its tag. Another key has it hardly ever.
+    fn look(&self, block: &mut Block<W, A>) {
+        let groups = self.groups.groups();
+        let found = block.rows.iter_mut().zip(&mut block.is_over);
+        for ((row, is_over), hash) in found.zip(&block.hashes).take(block.range.len()) {
+            let group = &groups[home_slot(*hash, groups.len())];
+            (*row, *is_over) = look(group, tag(*hash));
+            prefetch(self.keys.records.get(*row as usize));
         }
     }
 
-    /// The row of a key, given the first row with its tag.
-    #[inline]
-    fn confirm(&self, key: &[u8], hash: u64, row: u32) -> u32 {
-        if row == NO_MATCH {
-            return NO_MATCH;
+    /// The last: whether that row has the key. Whether there is one is as good as random, and no branch depends on it.
+    fn confirm<'a>(&self, keys: impl ByteKeys<'a>, block: &Block<W, A>, out: &mut Vec<u32>) {
+        if self.keys.has_long {
+            self.ask_bytes(&block.rows);
         }
-        match view_of(key) {
-            Some(view) if self.keys.is_equal(row, view, key) => row,
-            // Another key has the tag.
-            _ => self.find(key, hash),
-        }
-    }
-
-    pub(crate) fn num_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot<u32>>()
-            + self.keys.views.capacity() * size_of::<View>()
-            + self.keys.data.capacity()
-    }
-
-    pub(crate) fn shrink(&mut self) {
-        // A move costs time, and large pages.
-        if self.keys.data.len() < self.keys.data.capacity() / 2 {
-            self.keys.data.shrink_to_fit();
-        }
-    }
-
-    /// The row of a key, or [`NO_MATCH`].
-    #[inline]
-    pub(crate) fn find(&self, key: &[u8], hash: u64) -> u32 {
-        let Some(view) = view_of(key) else {
-            return NO_MATCH;
+        let Some(first) = self.keys.records.first() else {
+            out.extend(block.range.clone().map(|_| NO_MATCH));
+            return;
         };
+        let found = block.rows.iter().zip(&block.is_over).zip(&block.records);
+        let found = found.zip(block.range.clone());
+        out.extend(found.map(|(((&row, &is_over), wanted), at)| {
+            let is_none = row == NO_MATCH;
+            let record = self.keys.records.get(row as usize).unwrap_or(first);
+            let mut is_it = record.difference(wanted) | u64::from(is_none) == 0;
+            if self.keys.is_long(wanted) {
+                is_it = is_it && self.keys.long(row) == keys.key(at);
+            }
+            // Full groups and tags that two keys have are rare.
+            let is_known = u8::from(is_it) | u8::from(is_none) & u8::from(is_over) != 0;
+            if is_known {
+                select_unpredictable(is_it, row, NO_MATCH)
+            } else {
+                self.find(keys.key(at))
+            }
+        }));
+    }
+
+    /// Asks for the bytes of keys that are long, each in one line of memory or two.
+    fn ask_bytes(&self, rows: &[u32]) {
+        let Keys {
+            records,
+            long_starts,
+            long_bytes,
+            ..
+        } = &self.keys;
+        for row in rows.iter().map(|row| *row as usize) {
+            if let (Some(record), Some(&start)) = (records.get(row), long_starts.get(row)) {
+                prefetch(long_bytes.get(start));
+                prefetch(long_bytes.get(start.saturating_add(record.len.saturating_sub(1))));
+            }
+        }
+    }
+
+    #[inline]
+    fn find(&self, key: &[u8]) -> u32 {
+        let wanted = Record::of(key);
+        let hash = self.keys.hash(key, &wanted);
         let tag = tag(hash);
-        let mut idx = home_slot(hash, self.slots.len());
+        let slots = self.groups.slots();
+        let mut place = Keys::<W, A>::home(hash, slots.len());
         // There is a free slot: the index is half empty.
         loop {
-            let slot = self.slots[idx];
-            let row = row_of(&slot);
-            if row == NO_MATCH || (slot.0 == tag && self.keys.is_equal(row, view, key)) {
+            let slot = &slots[place];
+            let row = row_of(slot);
+            if row == NO_MATCH || (slot.0 == tag && self.keys.is_equal(row, key, &wanted)) {
                 return row;
             }
-            idx = next(idx, self.slots.len());
+            place = next(place, slots.len());
         }
     }
-}
 
-/// Compares keys of one length. Most are short: those without a call, and without a branch for each step. Three chunks
-/// of sixteen bytes, some with bytes that another has too, are half as many loads as six words.
-#[expect(
-    clippy::needless_bitwise_bool,
-    reason = "where two keys differ cannot be foreseen, so a branch for each chunk is what is avoided here"
-)]
-#[inline]
-fn are_equal(a: &[u8], b: &[u8]) -> bool {
-    match (chunks(a), chunks(b)) {
-        (Some(a), Some(b)) => (a[0] == b[0]) & (a[1] == b[1]) & (a[2] == b[2]),
-        _ => a == b,
+    fn num_bytes(&self) -> usize {
+        let Keys {
+            records,
+            long_starts,
+            long_bytes,
+            ..
+        } = &self.keys;
+        self.groups.num_bytes()
+            + records.capacity() * size_of::<Record<W, A>>()
+            + long_starts.capacity() * size_of::<usize>()
+            + long_bytes.capacity()
     }
-}
-
-/// Longer keys are compared by a call.
-const CHUNKS_BYTES_MAX: usize = 48;
-
-/// The bytes of a key of 16 to 48 bytes, sixteen at a time.
-#[inline]
-fn chunks(key: &[u8]) -> Option<[&[u8; 16]; 3]> {
-    let last = key.len().checked_sub(16)?;
-    if key.len() > CHUNKS_BYTES_MAX {
-        return None;
-    }
-    let chunk = |at: usize| key.get(at.min(last)..)?.first_chunk();
-    Some([chunk(0)?, chunk(16)?, chunk(32)?])
-}
-
-/// The view of a key; for one past [`INLINE_BYTES_MAX`] without its place. `None` past 4 GiB.
-///
-/// Whole words that overlap are loaded, because a copy of some few bytes is a call.
-#[inline]
-fn view_of(key: &[u8]) -> Option<View> {
-    let len = u32::try_from(key.len()).ok()?;
-    let (head, tail) = match (key.first_chunk(), key.last_chunk(), key.last_chunk()) {
-        (Some(first), _, Some(last)) => {
-            let last = u64::from_le_bytes(*last);
-            let tail = INLINE_BYTES_MAX.checked_sub(len);
-            (
-                u32::from_le_bytes(*first),
-                tail.map_or(0, |rest| last >> (8 * rest)),
-            )
-        }
-        (Some(first), Some(last), None) => {
-            let last = u64::from(u32::from_le_bytes(*last));
-            (u32::from_le_bytes(*first), last >> (8 * (8 - len)))
-        }
-        _ => {
-            let bytes = key.iter().rev();
-            (bytes.fold(0, |head, byte| head << 8 | u32::from(*byte)), 0)
-        }
-    };
-    Some(View { len, head, tail })
 }
 
 #[inline]
@@ -365,30 +487,48 @@ fn tag(hash: u64) -> u32 {
 mod tests {
     use super::*;
 
+    fn rows(index: &BytesIndex, keys: &[&[u8]]) -> Vec<u32> {
+        let mut rows = Vec::new();
+        index.probe(keys, &mut rows);
+        for (key, row) in keys.iter().zip(&rows) {
+            assert_eq!(index.find(key), *row);
+        }
+        rows
+    }
+
+    /// All lengths on both sides of each width, and keys that differ from one that is there in one byte or in length.
     #[test]
-    fn keys_are_equal_if_every_byte_is() {
-        for len in 0..=60 {
-            let key = vec![b'x'; len];
-            assert!(are_equal(&key, &key.clone()));
-            for at in 0..len {
-                let mut other = key.clone();
-                other[at] = b'y';
-                assert!(!are_equal(&key, &other), "len={len} at={at}");
+    fn keys_are_found_if_every_byte_is_theirs() {
+        for longest in [0, 1, 7, 8, 9, 24, 25, 40, 41, 55, 56, 57, 58, 150] {
+            let keys: Vec<Vec<u8>> = (0..=longest).map(|len| vec![b'x'; len]).collect();
+            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+            let mut index = BytesIndex::new(keys.len(), Lengths::of(&keys[..]));
+            index.insert(&keys[..], |_, _| panic!("keys are distinct"));
+            index.settle(|_, _| ());
+            let all: Vec<u32> = (0..).take(keys.len()).collect();
+            assert_eq!(rows(&index, &keys), all);
+            let mut others = vec![vec![b'x'; longest + 1], vec![b'x'; longest + 100]];
+            for key in &keys {
+                others.extend((0..key.len()).map(|at| {
+                    let mut other = key.to_vec();
+                    other[at] = b'y';
+                    other
+                }));
+                let zero = [key, &[0][..]].concat();
+                others.push(zero);
             }
+            let others: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
+            let found = rows(&index, &others);
+            assert!(found.iter().all(|row| *row == NO_MATCH), "{longest}");
         }
     }
 
     #[test]
-    fn views_have_the_bytes_of_short_keys_and_the_first_of_long_ones() {
-        let bytes: Vec<u8> = (1..=40).collect();
-        for len in 0..=bytes.len() {
-            let mut expected = [0; 12];
-            let num_inline = if len <= 12 { len } else { 4 };
-            expected[..num_inline].copy_from_slice(&bytes[..num_inline]);
-            let view = view_of(&bytes[..len]).unwrap();
-            assert_eq!(view.len as usize, len);
-            assert_eq!(view.head.to_le_bytes(), expected[..4]);
-            assert_eq!(view.tail.to_le_bytes(), expected[4..]);
+    fn an_index_without_keys_has_none() {
+        let keys = vec![&b"key"[..]; 100];
+        for num_keys in [0, 100] {
+            let index = BytesIndex::new(num_keys, Lengths::default());
+            assert_eq!(rows(&index, &keys), [NO_MATCH; 100]);
         }
     }
 }

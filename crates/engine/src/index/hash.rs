@@ -1,8 +1,6 @@
-use std::hint::select_unpredictable;
-
+use super::groups::{Groups, look};
 use super::parts::{self, Table};
 use super::{AHEAD_KEYS, NO_MATCH, Slot, next, row_of};
-use crate::huge;
 use crate::key::hash::{hash_int, home_slot};
 use crate::prefetch::{LINE_BYTES, prefetch};
 
@@ -17,9 +15,7 @@ use crate::prefetch::{LINE_BYTES, prefetch};
 /// without a branch. Searches that go on are ended later. Keys are inserted in large numbers, see [`parts`].
 #[derive(Debug)]
 pub(crate) struct HashIndex {
-    /// With some slots in front that are not used, so that groups are lines.
-    slots: Vec<Slot<i64>>,
-    num_skipped: usize,
+    groups: Groups<i64, GROUP_SLOTS>,
     /// Keys that are still to be inserted, when there are enough of them.
     waiting: Vec<i64>,
     first_waiting: u32,
@@ -75,51 +71,32 @@ impl HashIndex {
     /// An index for up to `num_keys` inserts.
     pub(crate) fn new(num_keys: usize) -> Self {
         let num_slots = num_keys + (num_keys / 2).max(1);
-        let num_slots = num_slots.next_multiple_of(GROUP_SLOTS);
-        let mut slots = huge::zeros((0, !NO_MATCH), num_slots + GROUP_SLOTS - 1);
-        // If it cannot be had, groups are parts of two lines, and nothing is wrong but time.
-        let to_line = slots.as_ptr().align_offset(LINE_BYTES);
-        let num_skipped = if to_line < GROUP_SLOTS { to_line } else { 0 };
-        slots.truncate(num_skipped + num_slots);
         Self {
-            slots,
-            num_skipped,
+            groups: Groups::new(num_slots),
             waiting: Vec::new(),
             first_waiting: 0,
         }
     }
 
-    fn slots(&self) -> &[Slot<i64>] {
-        &self.slots[self.num_skipped..]
-    }
-
-    fn slots_mut(&mut self) -> &mut [Slot<i64>] {
-        &mut self.slots[self.num_skipped..]
-    }
-
-    fn groups(&self) -> &[[Slot<i64>; GROUP_SLOTS]] {
-        self.slots().as_chunks().0
-    }
-
     /// Sets the rows of keys, which count up from `first_row`, after those of all calls before. `told` hears, now or
     /// when the index [settles](Self::settle), of each that was there already: the row before, and its own.
     pub(crate) fn insert(&mut self, keys: &[i64], first_row: u32, mut told: impl FnMut(u32, u32)) {
-        if !parts::is_large(self.slots()) {
+        if !parts::is_large(self.groups.slots()) {
             for (&key, row) in keys.iter().zip(first_row..) {
-                let before = parts::insert_one(&Keys, self.slots_mut(), key, row);
+                let before = parts::insert_one(&Keys, self.groups.slots_mut(), key, row);
                 if before != NO_MATCH {
                     told(before, row);
                 }
             }
             return;
         }
-        let round_keys = parts::round_keys(self.slots());
+        let round_keys = parts::round_keys(self.groups.slots());
         for (keys, row) in keys
             .chunks(round_keys)
             .zip((first_row..).step_by(round_keys))
         {
             if self.waiting.is_empty() && keys.len() >= round_keys / 4 {
-                parts::insert(&Keys, self.slots_mut(), keys, row, &mut told);
+                parts::insert(&Keys, self.groups.slots_mut(), keys, row, &mut told);
                 continue;
             }
             if self.waiting.is_empty() {
@@ -136,19 +113,19 @@ impl HashIndex {
     pub(crate) fn settle(&mut self, told: impl FnMut(u32, u32)) {
         let keys = std::mem::take(&mut self.waiting);
         let first_row = self.first_waiting;
-        parts::insert(&Keys, self.slots_mut(), &keys, first_row, told);
+        parts::insert(&Keys, self.groups.slots_mut(), &keys, first_row, told);
     }
 
     /// The row of one key.
     #[inline]
     pub(crate) fn find(&self, key: i64) -> u32 {
-        self.find_from(group_of(key, self.groups().len()), key)
+        self.find_from(group_of(key, self.groups.groups().len()), key)
     }
 
     /// The row of a key whose search begins, or goes on, at a group.
     #[inline]
     fn find_from(&self, mut group: usize, key: i64) -> u32 {
-        let groups = self.groups();
+        let groups = self.groups.groups();
         loop {
             let (row, is_over) = look(&groups[group], key);
             if is_over {
@@ -164,7 +141,7 @@ impl HashIndex {
             out.extend(keys.iter().map(|&key| self.find(key)));
             return;
         }
-        let groups = self.groups();
+        let groups = self.groups.groups();
         let ask = |key: &i64| {
             let group = group_of(*key, groups.len());
             prefetch(groups.get(group));
@@ -204,20 +181,8 @@ impl HashIndex {
     }
 
     pub(crate) fn num_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot<i64>>()
+        self.groups.num_bytes()
     }
-}
-
-/// The row of a key in a group, or [`NO_MATCH`], and whether a search ends there.
-#[inline]
-fn look(group: &[Slot<i64>; GROUP_SLOTS], key: i64) -> (u32, bool) {
-    // A free slot is all zeros, and adds nothing, whatever the key.
-    let of = |slot: &Slot<i64>| select_unpredictable(slot.0 == key, slot.1, 0);
-    let found = group.iter().fold(0, |found, slot| found | of(slot));
-    // Either ends the search: one number of both, and no branch.
-    let last = row_of(&group[GROUP_SLOTS - 1]);
-    let is_over = u8::from(found != 0) | u8::from(last == NO_MATCH) != 0;
-    (!found, is_over)
 }
 
 #[cfg(test)]
@@ -231,7 +196,7 @@ mod tests {
         index.insert(&all, 0, |_, _| panic!("keys are distinct"));
         let (mut num_groups, mut num_keys) = (0, 0);
         for key in keys {
-            let slots = index.slots();
+            let slots = index.groups.slots();
             let home = Keys::home(key, slots.len());
             let mut from_home = slots[home..].iter().chain(slots);
             let place = from_home.position(|slot| *slot == (key, slot.1) && slot.1 != 0);

@@ -1,24 +1,23 @@
 //! The index: key -> build row, in the layout that suits the keys.
 
+pub(crate) mod byte_keys;
 mod bytes;
 mod direct;
+mod groups;
 mod hash;
 mod layout;
 mod parts;
 mod rank;
 mod stride;
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayAccessor, FixedSizeBinaryArray};
-use arrow_schema::DataType;
 use rayon::prelude::*;
 
-pub(crate) use self::bytes::BytesIndex;
+pub(crate) use self::byte_keys::{ByteKeys, with_values};
+pub(crate) use self::bytes::{BytesIndex, Lengths};
 use self::direct::DirectIndex;
 use self::hash::HashIndex;
 pub use self::layout::{Layout, LayoutKind};
 use self::stride::Spread;
-use crate::key::hash::hash_bytes;
 use crate::key::{KeyForm, KeyValues};
 use crate::{Error, ErrorKind, Result};
 
@@ -70,6 +69,20 @@ fn next(place: usize, num_places: usize) -> usize {
     }
 }
 
+/// Gives `$body` the [`ByteKeys`] of values that are no integers, under the name `$keys`.
+macro_rules! with_bytes {
+    ($values:expr, $keys:ident => $body:expr) => {
+        match $values {
+            KeyValues::Bytes(array) => with_values!(*array, $keys => $body),
+            KeyValues::Rows(rows) => {
+                let $keys = *rows;
+                $body
+            }
+            KeyValues::Ints(_) => unreachable!("integer keys have an integer index"),
+        }
+    };
+}
+
 #[derive(Debug)]
 pub(crate) enum Index {
     Direct(DirectIndex),
@@ -85,24 +98,21 @@ const SPREAD_KEYS: usize = 64 << 10;
 pub(crate) struct KeyRange {
     spread: Option<Spread>,
     num_keys: usize,
-    /// Bytes of keys that are no integers, more or less.
-    num_bytes: usize,
+    /// Of keys that are no integers.
+    lengths: Lengths,
 }
 
 impl KeyRange {
-    /// Takes in integer keys, after those of all calls before; of others nothing but their number and size.
+    /// Takes in integer keys, after those of all calls before; of others nothing but their number and lengths.
     pub(crate) fn add(&mut self, values: &KeyValues<'_>) {
         self.num_keys += num_values(values);
-        self.num_bytes += match values {
-            KeyValues::Ints(_) => 0,
-            // What cannot be told makes room while it comes.
-            KeyValues::Bytes(array) => array.to_data().get_slice_memory_size().unwrap_or(0),
-            KeyValues::Rows(rows) => rows.size(),
-        };
         if let KeyValues::Ints(keys) = values {
             let parts = keys.par_chunks(SPREAD_KEYS).filter_map(Spread::of);
             let spread = parts.reduce_with(Spread::and);
             self.spread = self.spread.into_iter().chain(spread).reduce(Spread::and);
+        } else {
+            let lengths = with_bytes!(values, keys => Lengths::of(keys));
+            self.lengths = self.lengths.and(lengths);
         }
     }
 }
@@ -118,7 +128,7 @@ impl Index {
             }
             (LayoutKind::Hash, _) => Self::Hash(HashIndex::new(range.num_keys)),
             (LayoutKind::Bytes | LayoutKind::Row, _) => {
-                Self::Bytes(BytesIndex::new(range.num_keys, range.num_bytes))
+                Self::Bytes(BytesIndex::new(range.num_keys, range.lengths))
             }
         };
         (index, layout)
@@ -131,29 +141,16 @@ impl Index {
         &mut self,
         values: &KeyValues<'_>,
         first_row: u32,
-        mut replaced: impl FnMut(u32, u32),
-    ) -> Result<()> {
+        replaced: impl FnMut(u32, u32),
+    ) {
         match (self, values) {
             (Self::Direct(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, replaced),
             (Self::Hash(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, replaced),
             (Self::Bytes(index), values) => {
-                let mut row = first_row;
-                let mut insert = |key: &[u8]| {
-                    index.insert(key, row, &mut replaced)?;
-                    row += 1;
-                    Ok(())
-                };
-                match values {
-                    KeyValues::Rows(rows) => {
-                        rows.iter().try_for_each(|row| insert(row.data()))?;
-                    }
-                    KeyValues::Bytes(array) => visit_bytes(*array, &mut insert)?,
-                    KeyValues::Ints(_) => unreachable!("integer keys have an integer index"),
-                }
+                with_bytes!(values, keys => index.insert(keys, replaced));
             }
             _ => unreachable!("keys of a dimension have one form"),
         }
-        Ok(())
     }
 
     /// Ends a run of inserts: only then can keys be looked for.
@@ -170,10 +167,7 @@ impl Index {
         match (self, values) {
             (Self::Direct(index), KeyValues::Ints(keys)) => index.probe(keys, out),
             (Self::Hash(index), KeyValues::Ints(keys)) => index.probe(keys, out),
-            (Self::Bytes(index), KeyValues::Rows(rows)) => {
-                index.probe(rows.iter().map(|row| row.data()), out);
-            }
-            (Self::Bytes(index), KeyValues::Bytes(array)) => probe_bytes(index, *array, out),
+            (Self::Bytes(index), values) => with_bytes!(values, keys => index.probe(keys, out)),
             _ => unreachable!("keys of a dimension have one form"),
         }
     }
@@ -191,7 +185,7 @@ impl Index {
     /// The row of one key of bytes, or [`NO_MATCH`].
     pub(crate) fn find_bytes(&self, key: &[u8]) -> u32 {
         match self {
-            Self::Bytes(index) => index.find(key, hash_bytes(key)),
+            Self::Bytes(index) => index.find(key),
             Self::Direct(_) | Self::Hash(_) => NO_MATCH,
         }
     }
@@ -203,13 +197,6 @@ impl Index {
             Self::Bytes(index) => index.num_bytes(),
         }
     }
-
-    /// Gives back memory that only inserts need.
-    pub(crate) fn shrink(&mut self) {
-        if let Self::Bytes(index) = self {
-            index.shrink();
-        }
-    }
 }
 
 pub(crate) fn num_values(values: &KeyValues<'_>) -> usize {
@@ -218,48 +205,6 @@ pub(crate) fn num_values(values: &KeyValues<'_>) -> usize {
         KeyValues::Bytes(array) => array.len(),
         KeyValues::Rows(rows) => rows.num_rows(),
     }
-}
-
-/// Appends the row of every value, or [`NO_MATCH`], to `out`. What comes of a null means nothing.
-pub(crate) fn probe_bytes(index: &BytesIndex, array: &dyn Array, out: &mut Vec<u32>) {
-    match array.data_type() {
-        DataType::Utf8 => index.probe(values(array.as_string::<i32>()), out),
-        DataType::LargeUtf8 => index.probe(values(array.as_string::<i64>()), out),
-        DataType::Utf8View => index.probe(values(array.as_string_view()), out),
-        DataType::Binary => index.probe(values(array.as_binary::<i32>()), out),
-        DataType::LargeBinary => index.probe(values(array.as_binary::<i64>()), out),
-        DataType::BinaryView => index.probe(values(array.as_binary_view()), out),
-        DataType::FixedSizeBinary(_) => index.probe(values(fixed(array)), out),
-        other => unreachable!("a plan never compares this type as bytes: {other}"),
-    }
-}
-
-/// Shows every value of a column of strings or binary, nulls not looked at.
-pub(crate) fn visit_bytes<'a>(
-    array: &'a dyn Array,
-    visit: &mut dyn FnMut(&'a [u8]) -> Result<()>,
-) -> Result<()> {
-    match array.data_type() {
-        DataType::Utf8 => values(array.as_string::<i32>()).try_for_each(|k| visit(k.as_bytes())),
-        DataType::LargeUtf8 => {
-            values(array.as_string::<i64>()).try_for_each(|k| visit(k.as_bytes()))
-        }
-        DataType::Utf8View => values(array.as_string_view()).try_for_each(|k| visit(k.as_bytes())),
-        DataType::Binary => values(array.as_binary::<i32>()).try_for_each(visit),
-        DataType::LargeBinary => values(array.as_binary::<i64>()).try_for_each(visit),
-        DataType::BinaryView => values(array.as_binary_view()).try_for_each(visit),
-        DataType::FixedSizeBinary(_) => values(fixed(array)).try_for_each(visit),
-        other => unreachable!("a plan never compares this type as bytes: {other}"),
-    }
-}
-
-fn fixed(array: &dyn Array) -> &FixedSizeBinaryArray {
-    array.as_fixed_size_binary()
-}
-
-/// Every value, nulls not looked at: the caller overwrites what comes of them.
-fn values<A: ArrayAccessor>(array: A) -> impl ExactSizeIterator<Item = A::Item> {
-    (0..array.len()).map(move |row| array.value(row))
 }
 
 #[cfg(test)]

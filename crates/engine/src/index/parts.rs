@@ -309,7 +309,7 @@ fn row_count(len: usize) -> u32 {
 mod tests {
     use std::collections::HashMap;
 
-    use super::super::{BytesIndex, HashIndex, NO_MATCH};
+    use super::super::{BytesIndex, HashIndex, Lengths, NO_MATCH};
     use crate::key::hash::hash_int;
 
     const NUM_ROWS: u32 = 400_000;
@@ -374,39 +374,61 @@ mod tests {
         }
     }
 
+    /// Keys that are all in one word, in three, in seven, and some that are in more.
     #[test]
     fn a_large_bytes_index_equals_a_map() {
-        // Long and short keys: the short ones are in their views.
-        let text = |key: i64| match key % 3 {
-            0 => format!("{key}"),
-            _ => format!("a long key, number {key}"),
-        };
-        for seed in 0..4 {
+        let texts: [fn(i64) -> String; 4] = [
+            |key| format!("{:x}", key / 1_000),
+            |key| match key % 3 {
+                0 => format!("{key}"),
+                _ => format!("a key, number {key}"),
+            },
+            |key| match key % 3 {
+                0 => format!("{key}"),
+                _ => format!("a long key, its number is {key}"),
+            },
+            |key| match key % 3 {
+                0 => format!("{key}"),
+                1 => format!("a key, number {key}"),
+                _ => format!("{key} {} {key}", "is the number of a long key"),
+            },
+        ];
+        for (seed, text) in (0..).zip(texts) {
             let (expected, map) = model(seed);
-            let mut index = BytesIndex::new(map.len(), 0);
+            let keys: Vec<String> = (0..NUM_ROWS).map(|row| text(key(row, seed))).collect();
+            let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+            let mut index = BytesIndex::new(map.len(), Lengths::of(&keys[..]));
             let mut replaced = Vec::new();
-            for row in 0..NUM_ROWS {
-                let text = text(key(row, seed));
-                let told = |before, row| replaced.push((before, row));
-                index.insert(text.as_bytes(), row, told).unwrap();
-                if row % 70_001 == 0 {
+            let mut rest = keys.as_slice();
+            for len in [7, 3, 200, 9_000, 45_000, 60_000, 1, 120_000, 20_000]
+                .into_iter()
+                .cycle()
+            {
+                let (now, after) = rest.split_at(len.min(rest.len()));
+                index.insert(now, |before, row| replaced.push((before, row)));
+                if len % 2 == 1 {
                     index.settle(|before, row| replaced.push((before, row)));
+                }
+                rest = after;
+                if rest.is_empty() {
+                    break;
                 }
             }
             index.settle(|before, row| replaced.push((before, row)));
             assert!(replaced == expected, "seed={seed}");
-            let sought = (0..NUM_ROWS).flat_map(|row| [key(row, seed), key(row, seed) + 1]);
+            let sought = (0..NUM_ROWS).flat_map(|row| [key(row, seed), key(row, seed) + 1_000]);
             let sought: Vec<i64> = sought.collect();
             let texts: Vec<String> = sought.iter().map(|&key| text(key)).collect();
+            let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
             let mut rows = Vec::new();
-            index.probe(texts.iter().map(String::as_str), &mut rows);
+            index.probe(&texts[..], &mut rows);
             for (key, row) in sought.iter().zip(&rows) {
                 let expected = map.get(key).copied().unwrap_or(NO_MATCH);
                 assert_eq!(*row, expected, "seed={seed} key={key}");
             }
             for len in FEW {
                 let mut few = vec![7];
-                index.probe(texts[..len].iter().map(String::as_str), &mut few);
+                index.probe(&texts[..len], &mut few);
                 assert_eq!((few[0], &few[1..]), (7, &rows[..len]), "{len} keys");
             }
         }

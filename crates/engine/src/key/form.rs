@@ -95,9 +95,9 @@ impl KeyForm {
     ///
     /// # Shapes
     /// `pages`: of each the plain key columns, without nulls, of the key's types; strings may have wider offsets.
-    pub(crate) fn pack(&mut self, pages: &[&[ArrayRef]]) -> Result<()> {
+    pub(crate) fn pack(&mut self, pages: &[&[ArrayRef]]) {
         if self.fields.len() < 2 {
-            return Ok(());
+            return;
         }
         let columns: Vec<Vec<_>> = (0..self.fields.len())
             .map(|idx| {
@@ -109,8 +109,7 @@ impl KeyForm {
                     .collect()
             })
             .collect();
-        self.packing = Packing::choose(&self.domains, &columns)?.map(Arc::new);
-        Ok(())
+        self.packing = Packing::choose(&self.domains, &columns).map(Arc::new);
     }
 
     /// Bytes of what it keeps of the keys.

@@ -17,57 +17,66 @@ pub(crate) fn hash_int(key: i64) -> u64 {
     folded(folded(key, 0x1319_8a2e_0370_7345), 0xa409_3822_299f_31d1)
 }
 
-/// Keys of up to so many bytes are hashed as [`words`].
-const WORDS_BYTES_MAX: usize = 48;
-
-/// The bytes of a key of 8 to 48 bytes, eight at a time; what the last words have twice is no harm. Keys of one length
-/// have the same words if they are the same.
+/// The bytes of a key, eight at a time, as `W` words whatever its length: where the key ends before the last of them,
+/// those begin eight bytes before its end, and a key of less than eight bytes is one word, repeated. Keys of one length,
+/// up to `8 * W` bytes, have the same words if they are the same.
 ///
-/// The number of words is always the same: with as many as a key has, a processor would guess wrong at every other key
-/// where their end is, which costs more than to hash it.
+/// With as many words as a key has, a processor would guess wrong at every other key where their end is, which costs more
+/// than to load them.
 #[inline]
-fn words(key: &[u8]) -> Option<[u64; 6]> {
-    let last = key.len().checked_sub(8)?;
-    if key.len() > WORDS_BYTES_MAX {
-        return None;
-    }
-    let word = |at: usize| Some(u64::from_le_bytes(*key.get(at.min(last)..)?.first_chunk()?));
-    Some([
-        word(0)?,
-        word(8)?,
-        word(16)?,
-        word(24)?,
-        word(32)?,
-        word(40)?,
-    ])
+pub(crate) fn words<const W: usize>(key: &[u8]) -> [u64; W] {
+    let Some(last) = key.len().checked_sub(8) else {
+        return [short_word(key); W];
+    };
+    std::array::from_fn(|idx| {
+        let word = key[(8 * idx).min(last)..].first_chunk();
+        word.map_or(0, |word| u64::from_le_bytes(*word))
+    })
 }
 
-/// Hashes the bytes of a key.
+/// Up to seven bytes, then zeros.
 #[inline]
-pub(crate) fn hash_bytes(key: &[u8]) -> u64 {
-    match words(key) {
-        Some(words) => hash_words(words, key.len()),
-        None => hash_any(key),
+fn short_word(key: &[u8]) -> u64 {
+    match (key.first_chunk(), key.last_chunk()) {
+        (Some(first), Some(last)) => {
+            // What both have is the same.
+            let [first, last] = [first, last].map(|half| u64::from(u32::from_le_bytes(*half)));
+            first | last << (8 * (key.len() - 4))
+        }
+        _ => key
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
     }
 }
 
-fn hash_any(key: &[u8]) -> u64 {
+/// Hashes a key that is more than its words.
+pub(crate) fn hash_long(key: &[u8]) -> u64 {
     let mut hasher = FixedState::with_seed(0x082e_fa98_ec4e_6c89).build_hasher();
     hasher.write(key);
     hasher.finish()
 }
 
+/// More digits of pi.
+const DIGITS: [(u64, u64); 4] = [
+    (0x4528_21e6_38d0_1377, 0xbe54_66cf_34e9_0c6c),
+    (0xc0ac_29b7_c97c_50dd, 0x3f84_d5b5_b547_0917),
+    (0x9216_d5d9_8979_fb1b, 0xd131_0ba6_98df_b5ac),
+    (0xb8e1_afed_6a26_7e96, 0xba7c_9045_f12c_7f99),
+];
+
+/// Hashes a key of so many bytes, given its [`words`]: one, three, five or seven.
+///
 /// # Source
-/// As for [`hash_int`]: folded multiplies, here of two words each.
+/// As for [`hash_int`]: folded multiplies, here of two words each, the length being the last.
 #[inline]
-fn hash_words(words: [u64; 6], len: usize) -> u64 {
-    // More digits of pi.
-    let pair =
-        |at: usize, first: u64, second: u64| folded(words[at] ^ first, words[at + 1] ^ second);
-    let first = pair(0, 0x4528_21e6_38d0_1377, 0xbe54_66cf_34e9_0c6c);
-    let second = pair(2, 0xc0ac_29b7_c97c_50dd, 0x3f84_d5b5_b547_0917);
-    let third = pair(4, 0x9216_d5d9_8979_fb1b, 0xd131_0ba6_98df_b5ac);
-    let all = first ^ second.rotate_left(21) ^ third.rotate_left(42) ^ len as u64;
+pub(crate) fn hash_words<const W: usize>(words: &[u64; W], len: usize) -> u64 {
+    const { assert!(W % 2 == 1 && W <= 7) };
+    let mut all = 0_u64;
+    for (pair, (first, second)) in DIGITS.into_iter().enumerate().take(W.div_ceil(2)) {
+        let word = |idx: usize| words.get(idx).copied().unwrap_or(len as u64);
+        all = folded(word(2 * pair) ^ first, word(2 * pair + 1) ^ second) ^ all.rotate_left(21);
+    }
     folded(all, 0x2ffd_72db_d01a_dfb7)
 }
 
@@ -117,11 +126,12 @@ mod tests {
     fn words_tell_keys_of_one_length_apart() {
         for len in 0..=60 {
             let key = vec![b'x'; len];
-            assert_eq!(words(&key).is_some(), (8..=48).contains(&len));
             for at in 0..len {
                 let mut other = key.clone();
                 other[at] = b'y';
-                assert!(words(&key).is_none() || words(&key) != words(&other));
+                assert_eq!(words::<1>(&key) != words::<1>(&other), at < 8);
+                assert_eq!(words::<3>(&key) != words::<3>(&other), at < 24);
+                assert_eq!(words::<7>(&key) != words::<7>(&other), at < 56);
             }
         }
     }
@@ -129,18 +139,30 @@ mod tests {
     /// Keys that differ little: their hashes share no more of either half than chance would have it.
     #[test]
     fn hashes_of_similar_keys_are_spread() {
+        check::<1>(&[1, 3, 5, 8], |key| hash_words(&words::<1>(key), key.len()));
+        check::<3>(&[1, 8, 9, 13, 16, 24], |key| {
+            hash_words(&words::<3>(key), key.len())
+        });
+        let seven = [1, 3, 8, 9, 13, 16, 24, 33, 40, 48, 49, 56];
+        check::<7>(&seven, |key| hash_words(&words::<7>(key), key.len()));
+        check::<7>(&[57, 64, 100], hash_long);
+    }
+
+    fn check<const W: usize>(lens: &[usize], hash: impl Fn(&[u8]) -> u64) {
         let mut keys = HashSet::new();
-        for len in [1, 3, 8, 9, 13, 16, 24, 33, 40, 48, 49, 64] {
+        for &len in lens {
             for number in 0..2_000_u64 {
                 let digits = format!("{number:0len$}");
                 let bytes = [number.to_le_bytes(), number.to_be_bytes()].concat();
-                keys.extend([digits.into_bytes(), bytes.repeat(len.div_ceil(16))]);
+                let mut bytes = bytes.repeat(len.div_ceil(16));
+                bytes.truncate(len);
+                keys.extend([digits.into_bytes(), bytes]);
             }
         }
         let places = 1 << 20;
         let (mut homes, mut tags) = (HashSet::new(), HashSet::new());
         for key in &keys {
-            let hash = hash_bytes(key);
+            let hash = hash(key);
             homes.insert(home_slot(hash, places));
             tags.insert(low(u128::from(hash)) & (places as u64 - 1));
         }
@@ -150,7 +172,7 @@ mod tests {
         let chance = n * (1.0 - (-k / n).exp());
         for taken in [homes.len(), tags.len()] {
             let rest = (number(taken) - chance).abs();
-            assert!(rest < 0.01 * chance, "{taken} of about {chance}");
+            assert!(rest < 0.01 * chance, "{W} words: {taken} of about {chance}");
         }
     }
 }

@@ -17,8 +17,7 @@ use foldhash::fast::FixedState;
 use super::form::Domain;
 use super::int::to_ints;
 use super::plan::{Conversion, PartPlan};
-use crate::Result;
-use crate::index::{BytesIndex, NO_MATCH, probe_bytes, visit_bytes};
+use crate::index::{ByteKeys, BytesIndex, Lengths, NO_MATCH, with_values};
 
 /// How the columns of a key become one number from 0 on.
 #[derive(Debug)]
@@ -56,31 +55,25 @@ impl Packing {
     pub(super) fn choose(
         domains: &[Domain],
         columns: &[Vec<(&ArrayRef, Conversion)>],
-    ) -> Result<Option<Self>> {
+    ) -> Option<Self> {
         let mut digits = Vec::with_capacity(domains.len());
         for (domain, pages) in domains.iter().zip(columns) {
             let digit = match domain {
                 // In both the order of numbers is that of unsigned ones after this.
                 Domain::Int64 => int_digit(pages, |value| value ^ i64::MIN),
                 Domain::UInt64 => int_digit(pages, |value| value),
-                Domain::Bytes => Some(bytes_digit(pages)?),
+                Domain::Bytes => Some(bytes_digit(pages)),
                 Domain::Wide => None,
             };
-            let Some(digit) = digit else {
-                return Ok(None);
-            };
-            digits.push(digit);
+            digits.push(digit?);
         }
         let mut weight = 1_i64;
         for digit in digits.iter_mut().rev() {
             digit.weight = weight;
             let num_digits = i64::try_from(digit.num_digits).ok();
-            let Some(product) = num_digits.and_then(|num| weight.checked_mul(num)) else {
-                return Ok(None);
-            };
-            weight = product;
+            weight = num_digits.and_then(|num| weight.checked_mul(num))?;
         }
-        Ok(Some(Self { digits }))
+        Some(Self { digits })
     }
 
     /// Brings plain columns into their numbers, negative where a column has a value that no key has. `misses` gets rows
@@ -103,7 +96,7 @@ impl Packing {
                 }
                 (Values::Bytes(index), _) => {
                     rows.clear();
-                    probe_bytes(index, column, rows);
+                    with_values!(column, keys => index.probe(keys, rows));
                     digit.add_rows(rows, keys);
                 }
                 (Values::Ints { .. }, _) => {
@@ -186,27 +179,22 @@ fn int_digit(pages: &[(&ArrayRef, Conversion)], ordered: impl Fn(i64) -> i64) ->
 }
 
 /// Numbers the values of a column in the order in which they first come.
-fn bytes_digit(pages: &[(&ArrayRef, Conversion)]) -> Result<Digit> {
+fn bytes_digit(pages: &[(&ArrayRef, Conversion)]) -> Digit {
     let mut seen = HashSet::with_hasher(FixedState::with_seed(0));
     let mut distinct: Vec<&[u8]> = Vec::new();
     for (column, _) in pages {
-        visit_bytes(column.as_ref(), &mut |value| {
-            if seen.insert(value) {
-                distinct.push(value);
-            }
-            Ok(())
-        })?;
+        with_values!(column, keys => {
+            let keys = (0..keys.len()).map(|at| keys.key(at));
+            distinct.extend(keys.filter(|key| seen.insert(*key)));
+        });
     }
     drop(seen);
-    let num_bytes = distinct.iter().map(|value| value.len()).sum();
-    let mut index = BytesIndex::new(distinct.len(), num_bytes);
-    for (digit, value) in (0..).zip(&distinct) {
-        index.insert(value, digit, |_, _| ())?;
-    }
+    let mut index = BytesIndex::new(distinct.len(), Lengths::of(&distinct[..]));
+    index.insert(&distinct[..], |_, _| ());
     index.settle(|_, _| ());
-    Ok(Digit {
+    Digit {
         values: Values::Bytes(index),
         num_digits: distinct.len().max(1) as u64,
         weight: 1,
-    })
+    }
 }
