@@ -119,7 +119,7 @@ impl UniqueKeys {
     /// Ends the load and says which rows to keep.
     ///
     /// # Errors
-    /// [`ErrorKind::Resource`](crate::ErrorKind::Resource) if a key is longer than 4 GiB.
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if Arrow cannot encode keys, which no input causes.
     pub fn finish(mut self) -> Result<UniqueRows> {
         let mut scratch = KeyScratch::default();
         // Rows without nulls, numbered through: the rows of the index.

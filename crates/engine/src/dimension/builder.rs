@@ -184,8 +184,7 @@ impl DimensionBuilder {
     /// Builds the dimension, on the current rayon pool: hold no lock that its tasks want.
     ///
     /// # Errors
-    /// [`ErrorKind::Resource`] if nested columns or dictionaries pass what their offsets hold, or a
-    /// key 4 GiB.
+    /// [`ErrorKind::Resource`] if nested columns or dictionaries pass what their offsets hold.
     pub fn finish(mut self) -> Result<Dimension> {
         let mut scratch = KeyScratch::default();
         let mut keys = Vec::with_capacity(self.pages.len());
@@ -216,7 +215,7 @@ impl DimensionBuilder {
             });
         }
         let mut is_live = vec![true; self.num_rows as usize];
-        let (mut index, mut layout) = resolve(&self.form, &steps, |event| match event {
+        let (index, layout) = resolve(&self.form, &steps, |event| match event {
             Event::Superseded { before, .. } => is_live[before as usize] = false,
             Event::Deleted { row } => is_live[row as usize] = false,
         })?;
@@ -239,19 +238,21 @@ impl DimensionBuilder {
                 Page::Delete(_) => None,
             })
             .collect();
+        // Where rows are dead, the first index holds them, and the others by their old numbers: it makes room.
+        let first = is_live.is_none().then_some((index, layout));
         let columns = build_columns(&schema, &pages, is_live.as_deref())?;
         drop(pages);
-        if is_live.is_some() {
-            // The first index holds dead rows and rows by their old numbers.
+        let (index, layout) = if let Some(first) = first {
+            first
+        } else {
             let keys: Vec<_> = self
                 .key_indices
                 .iter()
                 .map(|&idx| Arc::clone(columns[idx].values()))
                 .collect();
-            drop(index);
             let steps = [Step::Insert(plain_columns(&keys)?)];
-            (index, layout) = resolve(&self.form, &steps, |_| ())?;
-        }
+            resolve(&self.form, &steps, |_| ())?
+        };
         Ok(Dimension {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             version: self.version,

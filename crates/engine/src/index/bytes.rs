@@ -55,6 +55,8 @@ pub(crate) struct RecordIndex<const W: usize, A> {
     /// Hashes of keys that have no slot yet, when there are enough of them.
     waiting: Vec<u64>,
     first_waiting: u32,
+    /// Whether a record is of a row that has no slot any more.
+    has_superseded: bool,
 }
 
 /// Slots of 8 bytes that fill a line of memory.
@@ -103,7 +105,7 @@ struct Block<const W: usize, A> {
     range: Range<usize>,
     records: [Record<W, A>; BLOCK_KEYS],
     hashes: [u64; BLOCK_KEYS],
-    /// The row in a key's group that has its tag, and whether there can be no others.
+    /// The row in a key's group that has its tag; and if there is none, whether the search ends there.
     rows: [u32; BLOCK_KEYS],
     is_over: [bool; BLOCK_KEYS],
 }
@@ -151,6 +153,11 @@ impl BytesIndex {
     #[inline]
     pub(crate) fn find(&self, key: &[u8]) -> u32 {
         each!(self, index => index.find(key))
+    }
+
+    /// The number of rows, superseded ones included.
+    pub(crate) fn num_rows(&self) -> u32 {
+        each!(self, index => index.keys.num_rows())
     }
 
     pub(crate) fn num_bytes(&self) -> usize {
@@ -234,10 +241,10 @@ impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
     }
 
     fn num_rows(&self) -> u32 {
-        u32::try_from(self.records.len()).expect("a builder takes in at most `BUILD_ROWS_MAX` rows")
+        row_count(self.records.len())
     }
 
-    /// Of keys of another index that are longer than all of this one, this may say no, because it does not matter.
+    /// Where no key of the index is long, this says no of those that are looked for too: their length is no key's.
     #[inline]
     fn is_long(&self, record: &Record<W, A>) -> bool {
         self.has_long && record.len > 8 * W
@@ -310,6 +317,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
             },
             waiting: Vec::new(),
             first_waiting: 0,
+            has_superseded: false,
         }
     }
 
@@ -322,36 +330,46 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
                 let slots = self.groups.slots_mut();
                 let before = parts::insert_one(&self.keys, slots, self.keys.hash_of(row), row);
                 if before != NO_MATCH {
+                    self.has_superseded = true;
                     told(before, row);
                 }
             }
             return;
         }
-        if self.waiting.is_empty() {
-            self.first_waiting = first_row;
-        }
-        let keys = &self.keys;
-        let hashes = rows.into_par_iter().with_min_len(RECORDS_EACH);
-        self.waiting.par_extend(hashes.map(|row| keys.hash_of(row)));
-        if self.waiting.len() >= parts::round_keys(self.groups.slots()) {
-            self.settle(told);
+        let round_keys = parts::round_keys(self.groups.slots());
+        let mut rest = rows;
+        while !rest.is_empty() {
+            if self.waiting.is_empty() {
+                self.first_waiting = rest.start;
+            }
+            let num_now = rest.len().min(round_keys - self.waiting.len());
+            let now: Range<u32> = rest.start..rest.start + row_count(num_now);
+            rest.start = now.end;
+            let keys = &self.keys;
+            let hashes = now.into_par_iter().with_min_len(RECORDS_EACH);
+            self.waiting.par_extend(hashes.map(|row| keys.hash_of(row)));
+            if self.waiting.len() >= round_keys {
+                self.settle(&mut told);
+            }
         }
     }
 
     fn settle(&mut self, mut told: impl FnMut(u32, u32)) {
         let hashes = std::mem::take(&mut self.waiting);
         let slots = self.groups.slots_mut();
-        let round_keys = parts::round_keys(slots);
-        let first_rows = (self.first_waiting..).step_by(round_keys);
-        for (hashes, first_row) in hashes.chunks(round_keys).zip(first_rows) {
-            parts::insert(&self.keys, slots, hashes, first_row, &mut told);
-        }
+        let has_superseded = &mut self.has_superseded;
+        let told = |before, row| {
+            *has_superseded = true;
+            told(before, row);
+        };
+        parts::insert(&self.keys, slots, &hashes, self.first_waiting, told);
     }
 
     fn probe<'a>(&self, keys: impl ByteKeys<'a>, out: &mut Vec<u32>) {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
         let num_keys = keys.len();
-        if num_keys < BLOCK_KEYS {
+        // Where two keys have one tag, `look` may tell of a row that has no slot, and has an equal record all the same.
+        if num_keys < BLOCK_KEYS || self.has_superseded {
             out.extend((0..num_keys).map(|at| self.find(keys.key(at))));
             return;
         }
@@ -401,7 +419,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     /// The last: whether that row has the key. Whether there is one is as good as random, and no branch depends on it.
     fn confirm<'a>(&self, keys: impl ByteKeys<'a>, block: &Block<W, A>, out: &mut Vec<u32>) {
         if self.keys.has_long {
-            self.ask_bytes(&block.rows);
+            self.ask_bytes(&block.rows[..block.range.len()]);
         }
         let Some(first) = self.keys.records.first() else {
             out.extend(block.range.clone().map(|_| NO_MATCH));
@@ -474,6 +492,11 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     }
 }
 
+/// A number of build rows, which [`BUILD_ROWS_MAX`](super::BUILD_ROWS_MAX) bounds.
+fn row_count(len: usize) -> u32 {
+    u32::try_from(len).expect("a builder takes in at most `BUILD_ROWS_MAX` rows")
+}
+
 #[inline]
 #[expect(
     clippy::cast_possible_truncation,
@@ -521,6 +544,29 @@ mod tests {
             let found = rows(&index, &others);
             assert!(found.iter().all(|row| *row == NO_MATCH), "{longest}");
         }
+    }
+
+    /// Two keys of one hash, and rows of which one has no slot any more: the bits that two other rows share are its number.
+    #[test]
+    fn keys_of_one_hash_are_told_apart() {
+        // The first eight bytes make a factor of the hash zero, so that the next eight do not matter.
+        let first = 0x4528_21e6_38d0_1377_u64.to_le_bytes();
+        let [x, y] = [1, 2].map(|byte| [first, [byte; 8], [9; 8]].concat());
+        let hash = |key: &[u8]| hash_words(&words::<3>(key), key.len());
+        assert_eq!(hash(&x), hash(&y));
+        let keys: [&[u8]; 6] = [b"f0", &x, b"f2", &x, b"f4", &y];
+        let mut index = BytesIndex::new(keys.len(), Lengths::of(&keys[..]));
+        let mut told = Vec::new();
+        index.insert(&keys[..], |before, row| told.push((before, row)));
+        assert_eq!(told, [(1, 3)]);
+        let sought: Vec<&[u8]> = [&x[..], &y[..]].repeat(BLOCK_KEYS);
+        assert_eq!(rows(&index, &sought), [3, 5].repeat(BLOCK_KEYS));
+        // Without a row that was superseded too.
+        let keys = &keys[1..];
+        let distinct = [keys[0], keys[1], keys[4]];
+        let mut index = BytesIndex::new(3, Lengths::of(&distinct[..]));
+        index.insert(&distinct[..], |_, _| panic!("keys are distinct"));
+        assert_eq!(rows(&index, &sought), [0, 2].repeat(BLOCK_KEYS));
     }
 
     #[test]

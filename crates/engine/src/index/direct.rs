@@ -31,7 +31,7 @@ enum Rows {
     Whole(u32),
 }
 
-/// Up to so many places have numbers, in order or not: 32 KiB, which are in the first cache or near it, where to load a
+/// Rows in order that leave out places have numbers up to so many places: 32 KiB, which are in the first cache or near it, where to load a
 /// number is less than to count bits. 1,000 keys in 6,000 places, million a second: 253 and 149.
 const NUMBERED_PLACES: usize = 8 << 10;
 

@@ -52,7 +52,7 @@ impl<K: Clone + Default, const N: usize> Groups<K, N> {
 
 /// The row of a key in a group, or [`NO_MATCH`], and whether a search ends there. All slots are compared, without a branch.
 ///
-/// Where two slots have the key, the row is one that is no larger than theirs and need be neither.
+/// Where two slots have the key, the row is no larger than theirs, and need be neither of them.
 #[inline]
 pub(super) fn look<K: Copy + PartialEq, const N: usize>(
     group: &[Slot<K>; N],

@@ -13,7 +13,7 @@ pub enum LayoutKind {
     Direct,
     /// Open addressing, key and row number in the slot: other integer keys, and several columns as one number.
     Hash,
-    /// Open addressing, tags, and a short prefix of the key: strings and binary.
+    /// Open addressing, tags, and records of whole keys: strings and binary.
     Bytes,
     /// As `Bytes`, over the row encoding of wide decimals, or of several columns that make no number of 63 bits.
     Row,

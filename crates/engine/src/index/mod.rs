@@ -147,6 +147,7 @@ impl Index {
             (Self::Direct(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, replaced),
             (Self::Hash(index), KeyValues::Ints(keys)) => index.insert(keys, first_row, replaced),
             (Self::Bytes(index), values) => {
+                debug_assert_eq!(first_row, index.num_rows());
                 with_bytes!(values, keys => index.insert(keys, replaced));
             }
             _ => unreachable!("keys of a dimension have one form"),

@@ -390,7 +390,7 @@ mod tests {
             |key| match key % 3 {
                 0 => format!("{key}"),
                 1 => format!("a key, number {key}"),
-                _ => format!("{key} {} {key}", "is the number of a long key"),
+                _ => format!("{key} is a number that is in a key of more than seven words, {key}"),
             },
         ];
         for (seed, text) in (0..).zip(texts) {

@@ -19,7 +19,7 @@ pub(crate) fn hash_int(key: i64) -> u64 {
 
 /// The bytes of a key, eight at a time, as `W` words whatever its length: where the key ends before the last of them,
 /// those begin eight bytes before its end, and a key of less than eight bytes is one word, repeated. Keys of one length,
-/// up to `8 * W` bytes, have the same words if they are the same.
+/// up to `8 * W` bytes, have the same words only if they are the same.
 ///
 /// With as many words as a key has, a processor would guess wrong at every other key where their end is, which costs more
 /// than to load them.
@@ -131,6 +131,7 @@ mod tests {
                 other[at] = b'y';
                 assert_eq!(words::<1>(&key) != words::<1>(&other), at < 8);
                 assert_eq!(words::<3>(&key) != words::<3>(&other), at < 24);
+                assert_eq!(words::<5>(&key) != words::<5>(&other), at < 40);
                 assert_eq!(words::<7>(&key) != words::<7>(&other), at < 56);
             }
         }
@@ -142,6 +143,9 @@ mod tests {
         check::<1>(&[1, 3, 5, 8], |key| hash_words(&words::<1>(key), key.len()));
         check::<3>(&[1, 8, 9, 13, 16, 24], |key| {
             hash_words(&words::<3>(key), key.len())
+        });
+        check::<5>(&[1, 8, 20, 25, 33, 36, 40], |key| {
+            hash_words(&words::<5>(key), key.len())
         });
         let seven = [1, 3, 8, 9, 13, 16, 24, 33, 40, 48, 49, 56];
         check::<7>(&seven, |key| hash_words(&words::<7>(key), key.len()));
