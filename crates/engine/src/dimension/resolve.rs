@@ -2,7 +2,7 @@ use arrow_array::ArrayRef;
 
 use super::lookup::fields_of;
 use crate::Result;
-use crate::index::{Index, KeyRange, Layout, NO_MATCH, num_values};
+use crate::index::{Index, KeyRange, Layout, NO_MATCH, num_values, row_count};
 use crate::key::{KeyForm, KeyPlan, KeyScratch, null_union};
 
 /// One step of a build input, with plain key columns (no dictionaries).
@@ -53,8 +53,7 @@ pub(crate) fn resolve(
                 let values = plan_of(columns)?.encode(columns, &mut scratch)?.values;
                 let superseded = |before, row| event(Event::Superseded { before, row });
                 index.insert(&values, num_rows, superseded);
-                num_rows += u32::try_from(num_values(&values))
-                    .expect("a builder takes in at most `BUILD_ROWS_MAX` rows");
+                num_rows += row_count(num_values(&values));
             }
             Step::Delete(_, plan) if plan.is_always_null() => {}
             Step::Delete(columns, plan) => {

@@ -6,43 +6,51 @@ use rayon::prelude::*;
 use super::byte_keys::ByteKeys;
 use super::groups::{Groups, look};
 use super::parts::{self, Table};
-use super::{NO_MATCH, Slot, next, row_of};
+use super::{NO_MATCH, Slot, next, row_count, row_of};
 use crate::huge;
 use crate::key::hash::{hash_long, hash_words, home_slot, words};
 use crate::prefetch::{LINE_BYTES, prefetch};
 
-/// An index of keys of bytes, by the width of the longest.
+/// An index of keys of bytes, by how many words of 8 bytes a record has.
 #[derive(Debug)]
 pub(crate) enum BytesIndex {
-    /// Up to 8 bytes.
+    /// For keys of up to 8 bytes, and for those past 56.
     One(RecordIndex<1, Of16>),
-    /// Up to 24 bytes.
     Three(RecordIndex<3, Of32>),
-    /// Up to 40 bytes.
     Five(RecordIndex<5, Of64>),
-    /// More.
     Seven(RecordIndex<7, Of64>),
 }
 
-/// How long keys are.
+/// How long keys are: for each of [`WORDS`], those that are longer.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lengths {
-    longest: usize,
-    /// Bytes of all keys that are more than a record has.
-    long_bytes: usize,
+pub(crate) struct Lengths([Long; WORDS.len()]);
+
+/// Words that a record can have.
+const WORDS: [usize; 4] = [1, 3, 5, 7];
+
+/// Keys that are more than a record.
+#[derive(Clone, Copy, Debug, Default)]
+struct Long {
+    num_keys: usize,
+    num_bytes: usize,
 }
+
+/// One key in so many at most is more than its record: some few long keys do not make the records of all wide. But where
+/// there is no width for that, records are the widest; and where most keys are longer than those, the narrowest, since what
+/// is compared stands elsewhere.
+const KEYS_PER_LONG: usize = 64;
 
 /// Open addressing over hashes, at most half full, and a record of every key.
 ///
 /// ```text
-/// slot    tag u32 | row u32            tag: 32 bits of the hash that do not choose the slot
-/// record  word u64 (W times) | len u64  of every row: the bytes of its key, see `words`
+/// slot    tag u32 | row u32             tag: 32 bits of the hash that do not choose the slot
+/// record  word u64 (W times) | len u64  of every row: the bytes of its key, see `words`; of a key of
+///                                       more bytes, the last word says where all of them stand
 /// ```
 ///
 /// Records are 16, 32 or 64 bytes, so that one is never in two lines of memory, and a key that is found takes two: a group
 /// of slots and a record. A key of up to `8 * W` bytes is compared word by word, as many words for a short one as for a
-/// long one: a processor cannot foresee where keys of mixed lengths end. Of longer ones the words are compared, then all
-/// bytes, which stand elsewhere.
+/// long one: a processor cannot foresee where keys of mixed lengths end. Longer ones are few, or most are: those are compared where they stand.
 ///
 /// Keys go through the index in three steps: hash, look at the group, compare with the record. Blocks of keys take them by
 /// turns, and each step asks for the memory that the next one looks at, so that by then the memory is there. Where all is in
@@ -68,9 +76,7 @@ struct Keys<const W: usize, A> {
     records: Vec<Record<W, A>>,
     /// Whether a key is more than its record.
     has_long: bool,
-    /// If so, where the key of each row begins in `long_bytes`.
-    long_starts: Vec<usize>,
-    /// All bytes of those that are more than their record.
+    /// All bytes of those that are.
     long_bytes: Vec<u8>,
 }
 
@@ -125,11 +131,17 @@ macro_rules! each {
 impl BytesIndex {
     /// An index for up to `num_keys` inserts of keys of these lengths, and of no others.
     pub(crate) fn new(num_keys: usize, lengths: Lengths) -> Self {
-        match lengths.longest {
-            0..=8 => Self::One(RecordIndex::new(num_keys, lengths)),
-            9..=24 => Self::Three(RecordIndex::new(num_keys, lengths)),
-            25..=40 => Self::Five(RecordIndex::new(num_keys, lengths)),
-            _ => Self::Seven(RecordIndex::new(num_keys, lengths)),
+        let [one, three, five, seven] = lengths.0;
+        let is_enough = |long: Long| long.num_keys <= num_keys / KEYS_PER_LONG;
+        let are_most_long = seven.num_keys > num_keys / 2;
+        if is_enough(one) || are_most_long {
+            Self::One(RecordIndex::new(num_keys, one))
+        } else if is_enough(three) {
+            Self::Three(RecordIndex::new(num_keys, three))
+        } else if is_enough(five) {
+            Self::Five(RecordIndex::new(num_keys, five))
+        } else {
+            Self::Seven(RecordIndex::new(num_keys, seven))
         }
     }
 
@@ -173,17 +185,23 @@ impl Lengths {
     }
 
     fn of_one(len: usize) -> Self {
-        Self {
-            longest: len,
-            long_bytes: if len > 8 * 7 { len } else { 0 },
-        }
+        Self(WORDS.map(|words| {
+            let is_long = len > 8 * words;
+            Long {
+                num_keys: usize::from(is_long),
+                num_bytes: if is_long { len } else { 0 },
+            }
+        }))
     }
 
     pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            longest: self.longest.max(other.longest),
-            long_bytes: self.long_bytes + other.long_bytes,
-        }
+        Self(std::array::from_fn(|idx| {
+            let [a, b] = [self.0[idx], other.0[idx]];
+            Long {
+                num_keys: a.num_keys + b.num_keys,
+                num_bytes: a.num_bytes + b.num_bytes,
+            }
+        }))
     }
 }
 
@@ -213,7 +231,7 @@ impl<const W: usize, A> Record<W, A> {
         }
     }
 
-    /// Zero if the keys are equal as far as their words go.
+    /// Zero if two keys are equal of which neither is long, or one.
     #[inline]
     fn difference(&self, other: &Self) -> u64 {
         let words = self.words.iter().zip(&other.words);
@@ -225,17 +243,19 @@ impl<const W: usize, A> Record<W, A> {
 // Where a function takes a key and its record, the key is looked at only if it is more than the record.
 impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
     fn push<'a>(&mut self, keys: impl ByteKeys<'a>) {
-        debug_assert!(self.has_long || Lengths::of(keys).longest <= 8 * W);
+        let first = self.records.len();
         let ats = (0..keys.len()).into_par_iter().with_min_len(RECORDS_EACH);
         let records = ats.map(|at| Record::of(keys.key(at)));
         self.records.par_extend(records);
+        let new = &mut self.records[first..];
         if !self.has_long {
+            debug_assert!(new.iter().all(|record| record.len <= 8 * W));
             return;
         }
-        for key in (0..keys.len()).map(|at| keys.key(at)) {
-            self.long_starts.push(self.long_bytes.len());
-            if key.len() > 8 * W {
-                self.long_bytes.extend_from_slice(key);
+        for (at, record) in new.iter_mut().enumerate() {
+            if record.len > 8 * W {
+                record.words[W - 1] = self.long_bytes.len() as u64;
+                self.long_bytes.extend_from_slice(keys.key(at));
             }
         }
     }
@@ -250,14 +270,14 @@ impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
         self.has_long && record.len > 8 * W
     }
 
-    /// The key of a row, if it is long.
+    /// All bytes of a key of the index, if it is long.
     #[inline]
-    fn long(&self, row: u32) -> &[u8] {
-        let row = row as usize;
-        let start = self.long_starts.get(row).copied().unwrap_or_default();
-        self.long_bytes
-            .get(start..start + self.records[row].len)
-            .unwrap_or_default()
+    fn long(&self, record: &Record<W, A>) -> &[u8] {
+        if !self.is_long(record) {
+            return &[];
+        }
+        let start = usize::try_from(record.words[W - 1]).expect("a place in `long_bytes`");
+        &self.long_bytes[start..start + record.len]
     }
 
     #[inline]
@@ -271,14 +291,19 @@ impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
 
     #[inline]
     fn hash_of(&self, row: u32) -> u64 {
-        self.hash(self.long(row), &self.records[row as usize])
+        let record = &self.records[row as usize];
+        self.hash(self.long(record), record)
     }
 
     /// Whether a row has a key.
     #[inline]
     fn is_equal(&self, row: u32, key: &[u8], record: &Record<W, A>) -> bool {
-        self.records[row as usize].difference(record) == 0
-            && (!self.is_long(record) || self.long(row) == key)
+        let other = &self.records[row as usize];
+        if self.is_long(record) {
+            self.long(other) == key
+        } else {
+            other.difference(record) == 0
+        }
     }
 }
 
@@ -297,7 +322,10 @@ impl<const W: usize, A: Copy + Send + Sync> Table for Keys<W, A> {
         let before = row_of(slot);
         let is_free = before == NO_MATCH;
         // Tags of different keys are hardly ever the same.
-        let is_same = || self.is_equal(before, self.long(row), &self.records[row as usize]);
+        let is_same = || {
+            let record = &self.records[row as usize];
+            self.is_equal(before, self.long(record), record)
+        };
         let is_over = is_free || (slot.0 == tag && is_same());
         *slot = if is_over { (tag, !row) } else { *slot };
         (is_over, before)
@@ -305,15 +333,13 @@ impl<const W: usize, A: Copy + Send + Sync> Table for Keys<W, A> {
 }
 
 impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
-    fn new(num_keys: usize, lengths: Lengths) -> Self {
-        let has_long = lengths.longest > 8 * W;
+    fn new(num_keys: usize, long: Long) -> Self {
         Self {
             groups: Groups::new(num_keys * 2 + 1),
             keys: Keys {
                 records: huge::with_capacity(num_keys),
-                has_long,
-                long_starts: huge::with_capacity(if has_long { num_keys } else { 0 }),
-                long_bytes: huge::with_capacity(lengths.long_bytes),
+                has_long: long.num_keys > 0,
+                long_bytes: huge::with_capacity(long.num_bytes),
             },
             waiting: Vec::new(),
             first_waiting: 0,
@@ -393,7 +419,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
 
     /// The first step: the hashes of keys, which say their groups.
     fn begin<'a>(&self, keys: impl ByteKeys<'a>, range: Range<usize>, block: &mut Block<W, A>) {
-        let groups = self.groups.groups();
+        let groups = self.groups.all();
         let found = block.records.iter_mut().zip(&mut block.hashes);
         for ((record, hash), at) in found.zip(range.clone()) {
             let key = keys.key(at);
@@ -407,7 +433,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
 
     /// The second: the row in a key's group that has its tag. Another key has it hardly ever.
     fn look(&self, block: &mut Block<W, A>) {
-        let groups = self.groups.groups();
+        let groups = self.groups.all();
         let found = block.rows.iter_mut().zip(&mut block.is_over);
         for ((row, is_over), hash) in found.zip(&block.hashes).take(block.range.len()) {
             let group = &groups[home_slot(*hash, groups.len())];
@@ -419,7 +445,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     /// The last: whether that row has the key. Whether there is one is as good as random, and no branch depends on it.
     fn confirm<'a>(&self, keys: impl ByteKeys<'a>, block: &Block<W, A>, out: &mut Vec<u32>) {
         if self.keys.has_long {
-            self.ask_bytes(&block.rows[..block.range.len()]);
+            self.ask_bytes(block);
         }
         let Some(first) = self.keys.records.first() else {
             out.extend(block.range.clone().map(|_| NO_MATCH));
@@ -432,7 +458,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
             let record = self.keys.records.get(row as usize).unwrap_or(first);
             let mut is_it = record.difference(wanted) | u64::from(is_none) == 0;
             if self.keys.is_long(wanted) {
-                is_it = is_it && self.keys.long(row) == keys.key(at);
+                is_it = !is_none && self.keys.is_equal(row, keys.key(at), wanted);
             }
             // Full groups and tags that two keys have are rare.
             let is_known = u8::from(is_it) | u8::from(is_none) & u8::from(is_over) != 0;
@@ -444,18 +470,16 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
         }));
     }
 
-    /// Asks for the bytes of keys that are long, each in one line of memory or two.
-    fn ask_bytes(&self, rows: &[u32]) {
-        let Keys {
-            records,
-            long_starts,
-            long_bytes,
-            ..
-        } = &self.keys;
-        for row in rows.iter().map(|row| *row as usize) {
-            if let (Some(record), Some(&start)) = (records.get(row), long_starts.get(row)) {
-                prefetch(long_bytes.get(start));
-                prefetch(long_bytes.get(start.saturating_add(record.len.saturating_sub(1))));
+    /// Asks for the bytes that long keys are compared with, the first and the last.
+    fn ask_bytes(&self, block: &Block<W, A>) {
+        let found = block.rows.iter().zip(&block.records);
+        for (row, wanted) in found.take(block.range.len()) {
+            if self.keys.is_long(wanted)
+                && let Some(record) = self.keys.records.get(*row as usize)
+            {
+                let bytes = self.keys.long(record);
+                prefetch(bytes.first());
+                prefetch(bytes.last());
             }
         }
     }
@@ -479,22 +503,10 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     }
 
     fn num_bytes(&self) -> usize {
-        let Keys {
-            records,
-            long_starts,
-            long_bytes,
-            ..
-        } = &self.keys;
         self.groups.num_bytes()
-            + records.capacity() * size_of::<Record<W, A>>()
-            + long_starts.capacity() * size_of::<usize>()
-            + long_bytes.capacity()
+            + self.keys.records.capacity() * size_of::<Record<W, A>>()
+            + self.keys.long_bytes.capacity()
     }
-}
-
-/// A number of build rows, which [`BUILD_ROWS_MAX`](super::BUILD_ROWS_MAX) bounds.
-fn row_count(len: usize) -> u32 {
-    u32::try_from(len).expect("a builder takes in at most `BUILD_ROWS_MAX` rows")
 }
 
 #[inline]
@@ -543,6 +555,54 @@ mod tests {
             let others: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
             let found = rows(&index, &others);
             assert!(found.iter().all(|row| *row == NO_MATCH), "{longest}");
+        }
+    }
+
+    /// Keys of which some are more than their records, of every width; and that they are few does not make all wide.
+    #[test]
+    fn some_long_keys_do_not_make_records_wide() {
+        for (short, long, num_long) in [
+            (8, 9, 10),
+            (24, 25, 3),
+            (40, 300, 10),
+            (8, 90, 500),
+            (8, 90, 501),
+            (8, 90, 990),
+        ] {
+            let key = |number: usize| {
+                let len = if number < num_long { long } else { short };
+                // The last bytes alone tell them apart.
+                let mut key = vec![b'x'; len - 3];
+                key.extend(format!("{number:03}").bytes());
+                key
+            };
+            let keys: Vec<Vec<u8>> = (0..1_000).map(key).collect();
+            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+            let mut index = BytesIndex::new(keys.len(), Lengths::of(&keys[..]));
+            let mut told = Vec::new();
+            for keys in [&keys[..700], &keys[700..], &keys[..5]] {
+                index.insert(keys, |before, row| told.push((before, row)));
+            }
+            index.settle(|before, row| told.push((before, row)));
+            let again = (0..5).map(|row| (row, 1_000 + row));
+            assert!(told.into_iter().eq(again));
+            let found: Vec<u32> = (1_000..1_005).chain(5..1_000).collect();
+            assert_eq!(rows(&index, &keys), found);
+            let mut index = BytesIndex::new(keys.len(), Lengths::of(&keys[..]));
+            index.insert(&keys[..], |_, _| panic!("keys are distinct"));
+            let all: Vec<u32> = (0..1_000).collect();
+            assert_eq!(rows(&index, &keys), all);
+            let others: Vec<Vec<u8>> = keys.iter().map(|key| [key, &key[..1]].concat()).collect();
+            let others: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
+            assert_eq!(rows(&index, &others), [NO_MATCH; 1_000]);
+            let record = match (short, num_long) {
+                (_, 500) | (40, _) => 64,
+                (24, _) => 32,
+                _ => 16,
+            };
+            // Slots, records, bytes of long keys, and some slots more.
+            let most = 1_000 * (16 + record) + num_long * long + 200;
+            assert!(index.num_bytes() <= most, "{short} {long} {num_long}");
         }
     }
 

@@ -1,6 +1,6 @@
 use super::rank::Ranks;
 use super::stride::{Spread, Stride};
-use super::{AHEAD_KEYS, NO_MATCH};
+use super::{AHEAD_KEYS, NO_MATCH, row_count};
 use crate::huge;
 use crate::prefetch::prefetch;
 
@@ -31,8 +31,8 @@ enum Rows {
     Whole(u32),
 }
 
-/// Rows in order that leave out places have numbers up to so many places: 32 KiB, which are in the first cache or near it, where to load a
-/// number is less than to count bits. 1,000 keys in 6,000 places, million a second: 253 and 149.
+/// Rows in order that leave out places have numbers up to so many places: 32 KiB, which are in the first cache or near
+/// it, where to load a number is less than to count bits. 1,000 keys in 6,000 places, million a second: 253 and 149.
 const NUMBERED_PLACES: usize = 8 << 10;
 
 /// An index of fewer bytes is in the second cache: nothing has to be asked for.
@@ -93,8 +93,7 @@ impl DirectIndex {
             Rows::Whole(num_rows) => {
                 let mut rows = (first_row..).zip(keys);
                 debug_assert!(rows.all(|(row, &key)| place_of(key) == row as usize));
-                *num_rows += u32::try_from(keys.len())
-                    .expect("a builder takes in at most `BUILD_ROWS_MAX` rows");
+                *num_rows += row_count(keys.len());
             }
         }
     }

@@ -41,7 +41,7 @@ impl<K: Clone + Default, const N: usize> Groups<K, N> {
     }
 
     #[inline]
-    pub(super) fn groups(&self) -> &[[Slot<K>; N]] {
+    pub(super) fn all(&self) -> &[[Slot<K>; N]] {
         self.slots().as_chunks().0
     }
 

@@ -119,13 +119,13 @@ impl HashIndex {
     /// The row of one key.
     #[inline]
     pub(crate) fn find(&self, key: i64) -> u32 {
-        self.find_from(group_of(key, self.groups.groups().len()), key)
+        self.find_from(group_of(key, self.groups.all().len()), key)
     }
 
     /// The row of a key whose search begins, or goes on, at a group.
     #[inline]
     fn find_from(&self, mut group: usize, key: i64) -> u32 {
-        let groups = self.groups.groups();
+        let groups = self.groups.all();
         loop {
             let (row, is_over) = look(&groups[group], key);
             if is_over {
@@ -141,7 +141,7 @@ impl HashIndex {
             out.extend(keys.iter().map(|&key| self.find(key)));
             return;
         }
-        let groups = self.groups.groups();
+        let groups = self.groups.all();
         let ask = |key: &i64| {
             let group = group_of(*key, groups.len());
             prefetch(groups.get(group));

@@ -27,6 +27,11 @@ pub const NO_MATCH: u32 = u32::MAX;
 /// The most rows that a dimension takes in, superseded ones included.
 pub const BUILD_ROWS_MAX: u32 = u32::MAX - 1;
 
+/// A number of build rows, which [`BUILD_ROWS_MAX`] bounds.
+pub(crate) fn row_count(len: usize) -> u32 {
+    u32::try_from(len).expect("a builder takes in at most `BUILD_ROWS_MAX` rows")
+}
+
 /// Adds to a number of build rows, up to [`BUILD_ROWS_MAX`].
 pub(crate) fn add_build_rows(table: &str, num_rows: u32, added: usize) -> Result<u32> {
     let num_rows = u64::from(num_rows) + added as u64;

@@ -17,7 +17,7 @@ use std::hint::black_box;
 
 use rayon::prelude::*;
 
-use super::{NO_MATCH, Slot};
+use super::{NO_MATCH, Slot, row_count};
 
 /// A table of fewer bytes is not sorted for: it fits a cache.
 const TABLE_BYTES_MIN: usize = 1 << 20;
@@ -39,7 +39,7 @@ const ROUND_KEYS: usize = if cfg!(test) { 50_000 } else { 2 << 20 };
 const SLOTS_PER_KEY_MAX: usize = 64;
 
 /// Keys that are sorted at once for a table. Each round goes through all of it; so for a very large one they are more,
-/// and take an eighth of its space.
+/// and take an eighth of the space of slots of 16 bytes, or a quarter of those of 8.
 pub(super) fn round_keys<S>(slots: &[S]) -> usize {
     ROUND_KEYS.max(slots.len() / 8)
 }
@@ -298,11 +298,6 @@ impl<K> Default for Outcome<K> {
             late: Vec::new(),
         }
     }
-}
-
-/// A number of build rows, which [`BUILD_ROWS_MAX`](super::BUILD_ROWS_MAX) bounds.
-fn row_count(len: usize) -> u32 {
-    u32::try_from(len).expect("a builder takes in at most `BUILD_ROWS_MAX` rows")
 }
 
 #[cfg(test)]

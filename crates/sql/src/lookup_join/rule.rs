@@ -43,6 +43,9 @@ const ROWS_PER_FACT_MAX: usize = 20;
 /// Bytes that a hash index takes for each key.
 const INDEX_BYTES: usize = 24;
 
+/// The same of a key of bytes that are no more than its record.
+const BYTES_INDEX_BYTES: usize = 80;
+
 /// Teaches a session to join with tables of the store by lookups.
 pub(crate) fn install(context: &SessionContext) {
     let state = context.state_ref();
@@ -245,7 +248,10 @@ fn estimated_bytes(dimension: &DimensionSide, columns: &[usize], num_rows: usize
         .filter_map(|&column| Some(dimension.column(column)?.index))
         .chain(snapshot.spec().key_columns().iter().copied());
     let mut has_rest = false;
-    let mut row_bytes = INDEX_BYTES;
+    let mut row_bytes = match snapshot.spec().key_columns() {
+        [key] if width(*key).is_none() => BYTES_INDEX_BYTES,
+        _ => INDEX_BYTES,
+    };
     for index in columns {
         match width(index) {
             Some(width) => row_bytes += width,
