@@ -152,6 +152,12 @@ impl UniqueKeys {
         for keys in &self.batches {
             let nulls = null_union(keys);
             let num_rows = keys[0].len();
+            if first.is_none() && nulls.is_none() {
+                // The common case: nothing to look at row by row, as no other batch has a duplicate either.
+                start += num_rows;
+                selections.push(None);
+                continue;
+            }
             let mut selection = Vec::new();
             for (row, row_idx) in (0..num_rows).zip(0_u32..) {
                 if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {

@@ -302,16 +302,6 @@ pub(crate) fn relieve(changes: &[Change], bytes_max: usize) -> Result<()> {
     })
 }
 
-/// Gives memory back where a large commit, which is not done yet, has written many pages.
-pub(crate) fn relieve_large(changes: &[Change]) -> Result<()> {
-    changes.iter().try_for_each(|change| match change {
-        Change::Write {
-            keyspace, pages, ..
-        } => keyspace.relieve(FLUSH_BYTES, &wanted(pages)),
-        _ => Ok(()),
-    })
-}
-
 /// Brings the pages of a large commit to disk, before others are kept from committing.
 pub(crate) fn flush_ahead(changes: &[Change]) -> Result<()> {
     changes.iter().try_for_each(|change| match change {

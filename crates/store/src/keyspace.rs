@@ -261,6 +261,12 @@ impl Keyspace {
         Ok(())
     }
 
+    /// Gives memory back while a load goes on: brings the `wanted` pages to files and these to the disk.
+    pub(crate) fn relieve_to_disk(&self, wanted: &Wanted) -> Result<()> {
+        self.is_relieved.store(true, Ordering::Relaxed);
+        self.flush_ahead(wanted)
+    }
+
     /// Whether pages went to files to give memory back.
     pub(crate) fn is_relieved(&self) -> bool {
         self.is_relieved.load(Ordering::Relaxed)

@@ -9,6 +9,7 @@
 
 mod apart;
 mod backup;
+mod behind;
 mod catalog;
 mod change;
 mod checkpoint;

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use arrow_array::RecordBatch;
 
 use crate::{
+    behind::Behind,
     catalog::{TableSpec, check_name},
     change::{self, Change, NewPage, TableId},
     error::{Error, ErrorKind, Result},
@@ -53,6 +54,8 @@ pub struct Transaction<'s> {
     targets: HashMap<String, Option<Target>>,
     staged_bytes: usize,
     is_bulk: bool,
+    /// Pages of a bulk transaction on their way to the disk.
+    behind: Behind,
     /// Pages were lost on their way: there is nothing whole to commit any more.
     has_failed: bool,
 }
@@ -75,6 +78,7 @@ impl<'s> Transaction<'s> {
             targets: HashMap::new(),
             staged_bytes: 0,
             is_bulk: false,
+            behind: Behind::default(),
             has_failed: false,
         }
     }
@@ -354,6 +358,7 @@ impl<'s> Transaction<'s> {
                 "transaction cannot be committed because a part of it could not be written; begin another",
             ));
         }
+        self.behind.end()?;
         let is_change = |change: &Change| !matches!(change, Change::Require { .. });
         if !self.changes.iter().any(is_change) {
             return Ok(self.store.version());
@@ -395,7 +400,9 @@ impl<'s> Transaction<'s> {
         if pages.is_empty() {
             return Ok(());
         }
-        self.staged_bytes += pages.iter().map(|page| page.bytes.len()).sum::<usize>();
+        let num_bytes = pages.iter().map(|page| page.bytes.len()).sum();
+        self.staged_bytes += num_bytes;
+        self.behind.note(&target.keyspace, num_bytes);
         let first_id = target.keyspace.take_page_ids(pages.len());
         let new_pages = (first_id..).zip(pages).map(|(id, page)| NewPage {
             meta: page.meta(id, 0),
@@ -418,7 +425,9 @@ impl<'s> Transaction<'s> {
             self.staged_bytes = 0;
             change::check(&self.changes).inspect_err(|_| self.has_failed = true)?;
             change::write_pages(&mut self.changes);
-            change::relieve_large(&self.changes).inspect_err(|_| self.has_failed = true)?;
+            self.behind
+                .go_on(&self.changes)
+                .inspect_err(|_| self.has_failed = true)?;
         }
         Ok(())
     }
@@ -480,6 +489,7 @@ impl<'s> Transaction<'s> {
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         // Not committed: its pages go with it, and generations that only this transaction knows.
+        let _ = self.behind.end();
         change::forget(&self.changes);
         for keyspace in self.made_keyspaces() {
             keyspace.drop_later();
