@@ -39,8 +39,8 @@ pub use self::{
         Progress, Sinks,
     },
     sink::{
-        Compression, Sealed, Sink, SinkOptions, Written, check_output, compact_views, create,
-        create_into, to_writer, write_file,
+        ColumnForm, Compression, Sealed, Sink, SinkOptions, Written, check_output, compact_views,
+        create, create_into, to_writer, write_file,
     },
     source::{
         CsvOptions, Format, LocalFiles, MappedSource, Opener, Piece, Source, SourceOptions,

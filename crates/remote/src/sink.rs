@@ -11,7 +11,7 @@ use std::{
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use darner_engine::{Error, ErrorKind, Result, Sealed, Sink, SinkOptions, create_into};
+use darner_engine::{ColumnForm, Error, ErrorKind, Result, Sealed, Sink, SinkOptions, create_into};
 use futures::{FutureExt, StreamExt, TryStreamExt, future::ready};
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path as Key};
 use tokio::sync::Mutex;
@@ -195,6 +195,10 @@ impl Sink for RemoteSink {
 
     fn num_bytes(&self) -> u64 {
         self.inner.num_bytes()
+    }
+
+    fn prefers(&self) -> ColumnForm {
+        self.inner.prefers()
     }
 }
 

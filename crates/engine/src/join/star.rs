@@ -240,6 +240,18 @@ impl StarJoin {
         })
     }
 
+    /// The same joins with columns in the types that the dimensions have.
+    pub(crate) fn in_plain(&self) -> Result<Self> {
+        let names = self.fact_columns.iter();
+        let names = names.map(|&idx| self.fact_schema.field(idx).name().clone());
+        let names: Vec<String> = names.collect();
+        let joins = self.joins.iter();
+        let joins = joins.map(|join| (join.spec.clone(), Arc::clone(&join.dimension)));
+        let joins = joins.collect();
+        let plain = Self::new(&self.fact_schema, Some(&names), joins, Encoding::Plain)?;
+        Ok(plain.with_collect(self.collect))
+    }
+
     /// Says what to collect beside the counters.
     #[must_use]
     pub fn with_collect(mut self, collect: Collect) -> Self {

@@ -10,8 +10,10 @@ use tracing::debug;
 
 use super::{Control, EnrichReport, JoinReport, for_each_ordered};
 use crate::{
-    Collect, Error, JoinCounters, JoinSpec, JoinTimes, Joined, MissingKeys, OnMiss, Result,
-    Scratch, StarJoin, sink::Sink, source::Source,
+    Collect, Error, ErrorKind, JoinCounters, JoinSpec, JoinTimes, Joined, MissingKeys, OnMiss,
+    Result, Scratch, StarJoin, compact_views,
+    sink::{ColumnForm, Sink},
+    source::Source,
 };
 
 /// The column of the unmatched rows that says which dimensions missed them.
@@ -190,7 +192,16 @@ impl Enrichment {
             ..EnrichReport::default()
         };
         let scratches = Scratches::default();
-        let work = |batches: &[RecordBatch]| self.enrich(batches, &scratches);
+        let prefers = sinks.output.prefers();
+        let plain;
+        let join = if self.after.is_none() && prefers == ColumnForm::Plain {
+            plain = self.join.in_plain()?;
+            &plain
+        } else {
+            &self.join
+        };
+        let compacts = prefers == ColumnForm::Compact;
+        let work = |batches: &[RecordBatch]| self.enrich(join, compacts, batches, &scratches);
         let started = Instant::now();
         for_each_ordered(source, control, work, |done| {
             report.num_rows_in += done.num_rows;
@@ -239,7 +250,13 @@ impl Enrichment {
         Ok(report)
     }
 
-    fn enrich(&self, batches: &[RecordBatch], scratches: &Scratches) -> Result<Enriched> {
+    fn enrich(
+        &self,
+        join: &StarJoin,
+        compacts: bool,
+        batches: &[RecordBatch],
+        scratches: &Scratches,
+    ) -> Result<Enriched> {
         let mapped: Vec<RecordBatch>;
         let batches = if let Some(before) = &self.before {
             let maps = batches.iter().map(|batch| before.map(batch));
@@ -248,7 +265,8 @@ impl Enrichment {
         } else {
             batches
         };
-        let num_joins = self.join.joins().len();
+        let is_plain = !std::ptr::eq(join, &raw const self.join);
+        let num_joins = join.joins().len();
         let mut enriched = Enriched {
             batches: Vec::with_capacity(batches.len()),
             unmatched: Vec::new(),
@@ -263,23 +281,32 @@ impl Enrichment {
             num_rows - batch.num_rows() as u64
         });
         let first_rows: Vec<u64> = first_rows.collect();
-        let join = |(facts, first_row): (&RecordBatch, u64)| {
+        let enrich = |(facts, first_row): (&RecordBatch, u64)| {
             let started = Instant::now();
             let mut scratch = scratches.take();
             scratch.first_row = first_row;
-            let joined = self.join.join(facts, &mut scratch);
+            let joined = match join.join(facts, &mut scratch) {
+                // What plain columns cannot hold, views can.
+                Err(error) if is_plain && error.kind() == ErrorKind::Resource => {
+                    self.join.join(facts, &mut scratch)
+                }
+                joined => joined,
+            };
             scratches.give_back(scratch);
             let mut joined = joined?;
             if let Some(after) = &self.after {
                 joined.batch = after.map(&joined.batch)?;
             }
+            if compacts {
+                joined.batch = compact_views(joined.batch);
+            }
             Ok((joined, started.elapsed()))
         };
         // A file can be one piece: then its batches are what there is to work on side by side.
         let joined: Vec<Result<(Joined, Duration)>> = if batches.len() >= BATCHES_SHARED_MIN {
-            batches.par_iter().zip(first_rows).map(join).collect()
+            batches.par_iter().zip(first_rows).map(enrich).collect()
         } else {
-            batches.iter().zip(first_rows).map(join).collect()
+            batches.iter().zip(first_rows).map(enrich).collect()
         };
         for (facts, joined) in batches.iter().zip(joined) {
             // The first error, whoever was first.

@@ -6,7 +6,7 @@
 //! batch's keys are translated.
 
 use super::{
-    Compression, Encoder, Output, encode_error, no_such_compression, text::BUFFER_BYTES,
+    ColumnForm, Compression, Encoder, Output, encode_error, no_such_compression,
     view::compact_views,
 };
 use crate::{Error, ErrorKind, Result, source::Format};
@@ -23,6 +23,10 @@ use arrow_row::{OwnedRow, RowConverter, SortField};
 use arrow_schema::{DataType, SchemaRef};
 use arrow_select::{concat::concat, take::take};
 use std::{collections::HashMap, io::BufWriter, sync::Arc};
+
+/// Bytes that are gathered before they go to the system: what stands between the buffers of columns. These are longer, and
+/// go there uncopied.
+const HEADER_BYTES: usize = 16 << 10;
 
 fn write_options(format: Format, compression: Option<Compression>) -> Result<IpcWriteOptions> {
     let codec = match compression {
@@ -48,7 +52,7 @@ impl StreamEncoder {
         compression: Option<Compression>,
     ) -> Result<Self> {
         let options = write_options(Format::ArrowStream, compression)?;
-        let output = BufWriter::with_capacity(BUFFER_BYTES, open()?);
+        let output = BufWriter::with_capacity(HEADER_BYTES, open()?);
         let writer = StreamWriter::try_new_with_options(output, schema, options);
         Ok(Self {
             writer: writer.map_err(encode_error)?,
@@ -61,6 +65,10 @@ impl Encoder for StreamEncoder {
         self.writer
             .write(&compact_views(batch.clone()))
             .map_err(encode_error)
+    }
+
+    fn prefers(&self) -> ColumnForm {
+        ColumnForm::Compact
     }
 
     fn finish(mut self: Box<Self>) -> Result<Output> {
@@ -87,7 +95,7 @@ impl FileEncoder {
     ) -> Result<Self> {
         let options = write_options(Format::ArrowFile, compression)?
             .with_dictionary_handling(DictionaryHandling::Delta);
-        let output = BufWriter::with_capacity(BUFFER_BYTES, open()?);
+        let output = BufWriter::with_capacity(HEADER_BYTES, open()?);
         let writer = FileWriter::try_new_with_options(output, schema, options);
         let dictionaries = vec![None; schema.fields().len()];
         Ok(Self {
@@ -114,6 +122,10 @@ impl Encoder for FileEncoder {
         RecordBatch::try_new_with_options(schema, columns, &options)
             .and_then(|batch| self.writer.write(&batch))
             .map_err(encode_error)
+    }
+
+    fn prefers(&self) -> ColumnForm {
+        ColumnForm::Compact
     }
 
     fn finish(mut self: Box<Self>) -> Result<Output> {

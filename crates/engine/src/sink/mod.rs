@@ -20,7 +20,7 @@ use crate::{
 };
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_cast::cast;
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
 use output::Output;
 use std::{
     error::Error as StdError,
@@ -63,6 +63,25 @@ pub trait Sink: Send {
 
     /// Bytes that the output has so far, those among them that wait to be encoded as a whole.
     fn num_bytes(&self) -> u64;
+
+    /// What whoever makes batches for this sink can do to have them written sooner. Need not be done.
+    fn prefers(&self) -> ColumnForm {
+        ColumnForm::Any
+    }
+}
+
+/// How columns come to a sink that are views or dictionaries in its schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ColumnForm {
+    /// As they are.
+    #[default]
+    Any,
+    /// As plain values, though the schema has another type for them: the format stores values, not how Arrow holds
+    /// them. Its readers get the type of the schema. For a sink that prefers this alone.
+    Plain,
+    /// Views into buffers that hold little else, see [`compact_views`].
+    Compact,
 }
 
 /// An output that is complete and not visible yet. Dropping it leaves nothing behind.
@@ -278,6 +297,10 @@ trait Encoder: Send {
     fn num_bytes_kept(&self) -> usize {
         0
     }
+    /// As [`Sink::prefers`].
+    fn prefers(&self) -> ColumnForm {
+        ColumnForm::Any
+    }
     /// Writes what the format has at its end, and gives the output back, flushed.
     fn finish(self: Box<Self>) -> Result<Output>;
 }
@@ -341,8 +364,9 @@ impl FormatSink {
         }))
     }
 
-    /// The batch under the sink's own schema, which has more metadata.
-    fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    /// The batch under the sink's own schema, which has more metadata. A column with the values of its type, in another
+    /// form, keeps that if the format takes it.
+    fn conform(&self, batch: &RecordBatch, takes_plain: bool) -> Result<RecordBatch> {
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let columns = batch.columns().to_vec();
         let names = |schema: &Schema| -> Vec<String> {
@@ -360,11 +384,28 @@ impl FormatSink {
                 names(&self.schema).join(", ")
             )));
         }
-        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(
-            |error| {
-                Error::invalid("a batch has other column types than the output").with_source(error)
-            },
-        )
+        let fits = |(column, field): (&ArrayRef, &FieldRef)| {
+            column.data_type() == field.data_type()
+                || !has_same_values(column.data_type(), field.data_type())
+        };
+        let fields = self.schema.fields();
+        let schema = if takes_plain && !columns.iter().zip(fields).all(fits) {
+            let fields = columns.iter().zip(fields).map(|(column, field)| {
+                if fits((column, field)) {
+                    return Arc::clone(field);
+                }
+                let data_type = column.data_type().clone();
+                Arc::new(field.as_ref().clone().with_data_type(data_type))
+            });
+            let fields: Vec<FieldRef> = fields.collect();
+            let metadata = self.schema.metadata().clone();
+            Arc::new(Schema::new_with_metadata(fields, metadata))
+        } else {
+            Arc::clone(&self.schema)
+        };
+        RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| {
+            Error::invalid("a batch has other column types than the output").with_source(error)
+        })
     }
 }
 
@@ -375,7 +416,7 @@ impl Sink for FormatSink {
             .take()
             .ok_or_else(|| failed_before(&self.name))?;
         if batch.num_rows() > 0 {
-            self.conform(batch)
+            self.conform(batch, encoder.prefers() == ColumnForm::Plain)
                 .and_then(|batch| encoder.write(&batch))
                 .map_err(|error| error.context(&self.name))?;
         }
@@ -405,6 +446,24 @@ impl Sink for FormatSink {
             .as_ref()
             .map_or(0, |encoder| encoder.num_bytes_kept());
         self.num_bytes.load(Ordering::Relaxed) + kept as u64
+    }
+
+    fn prefers(&self) -> ColumnForm {
+        let encoder = self.encoder.as_ref();
+        encoder.map_or_else(ColumnForm::default, |encoder| encoder.prefers())
+    }
+}
+
+/// Whether columns of these types hold the same kind of values, be it as views, in dictionaries or plain.
+fn has_same_values(a: &DataType, b: &DataType) -> bool {
+    let values = |data_type: &DataType| match data_type {
+        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
+        data_type => data_type.clone(),
+    };
+    match (a, b) {
+        (DataType::Dictionary(_, a), b) | (b, DataType::Dictionary(_, a)) => has_same_values(a, b),
+        (a, b) => values(a) == values(b),
     }
 }
 

@@ -1,11 +1,15 @@
 //! Parquet. The columns of a batch are encoded side by side, on the current rayon pool.
 
-use super::{Compression, Encoder, Output, SinkOptions, conform, encode_error, text::BUFFER_BYTES};
+use super::{
+    ColumnForm, Compression, Encoder, Output, SinkOptions, encode_error, has_same_values,
+    text::BUFFER_BYTES,
+};
 use crate::{
     Error, Result,
     source::{Format, guarded},
 };
-use arrow_array::{RecordBatch, new_empty_array};
+use arrow_array::{ArrayRef, RecordBatch, new_empty_array};
+use arrow_cast::cast;
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::{
     arrow::{
@@ -126,26 +130,40 @@ impl ParquetEncoder {
         })
     }
 
+    /// The columns in types that the writer takes for those of the schema.
+    fn conform(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let columns = batch.columns().iter().zip(self.schema.fields());
+        let columns = columns.map(|(column, field)| {
+            let (found, wanted) = (column.data_type(), field.data_type());
+            let is_plain = !matches!(found, DataType::Dictionary(..));
+            if found == wanted || is_plain && has_same_values(found, wanted) {
+                return Ok(ArrayRef::clone(column));
+            }
+            cast(column, wanted).map_err(encode_error)
+        });
+        columns.collect()
+    }
+
     /// Encodes rows into the row group that is under way, which has room for them.
-    fn encode(&mut self, batch: &RecordBatch) -> Result<()> {
+    fn encode(&mut self, columns: &[ArrayRef], start: usize, num_rows: usize) -> Result<()> {
         if self.leaves.is_empty() {
             let number = self.writer.flushed_row_groups().len();
             let leaves = self.row_groups.create_column_writers(number);
             self.leaves = leaves.map_err(parquet_error)?;
         }
-        let mut columns = Vec::with_capacity(batch.num_columns());
+        let mut parts = Vec::with_capacity(columns.len());
         let mut rest = self.leaves.as_mut_slice();
-        let fields = self.schema.fields().iter().zip(batch.columns());
+        let fields = self.schema.fields().iter().zip(columns);
         for ((field, column), &num_leaves) in fields.zip(&self.num_leaves) {
             let (leaves, after) = rest
                 .split_at_mut_checked(num_leaves)
                 .ok_or_else(|| Error::internal("a Parquet column without its leaves"))?;
-            columns.push((field, column, leaves));
+            parts.push((field, column.slice(start, num_rows), leaves));
             rest = after;
         }
-        let encoded = columns.into_par_iter().map(|(field, column, writers)| {
+        let encoded = parts.into_par_iter().map(|(field, column, writers)| {
             guarded(|| {
-                let leaves = compute_leaves(field, column).map_err(parquet_error)?;
+                let leaves = compute_leaves(field, &column).map_err(parquet_error)?;
                 for (writer, leaf) in writers.iter_mut().zip(&leaves) {
                     writer.write(leaf).map_err(parquet_error)?;
                 }
@@ -155,7 +173,7 @@ impl ParquetEncoder {
         // The error of the first column that has one, whoever was first.
         let encoded: Vec<Result<()>> = encoded.collect();
         encoded.into_iter().collect::<Result<()>>()?;
-        self.num_rows += batch.num_rows();
+        self.num_rows += num_rows;
         Ok(())
     }
 
@@ -182,12 +200,12 @@ impl ParquetEncoder {
 
 impl Encoder for ParquetEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let batch = conform(batch, &self.schema)?;
+        let columns = self.conform(batch)?;
         let mut start = 0;
         while start < batch.num_rows() {
             let room = self.row_group_rows - self.num_rows;
             let len = room.min(batch.num_rows() - start);
-            self.encode(&batch.slice(start, len))?;
+            self.encode(&columns, start, len)?;
             start += len;
             if self.num_rows == self.row_group_rows
                 || self.num_bytes_kept() >= SinkOptions::ROW_GROUP_BYTES_MAX
@@ -196,6 +214,10 @@ impl Encoder for ParquetEncoder {
             }
         }
         Ok(())
+    }
+
+    fn prefers(&self) -> ColumnForm {
+        ColumnForm::Plain
     }
 
     fn num_bytes_kept(&self) -> usize {

@@ -12,11 +12,14 @@ use arrow_array::{
     Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, cast::AsArray,
     types::Int64Type,
 };
+use arrow_cast::cast;
+use arrow_schema::{DataType, SchemaRef};
 use arrow_select::concat::concat_batches;
 use darner_engine::{
-    Control, Dimension, DimensionBuilder, Encoding, EnrichReport, Enrichment, ErrorKind, JoinSpec,
-    LoadMode, LoadOptions, OnDuplicate, OnMiss, Result, SinkOptions, Sinks, SourceOptions,
-    StarJoin, create, load_dimension, load_table, open, open_all,
+    ColumnForm, Control, Dimension, DimensionBuilder, Encoding, EnrichReport, Enrichment,
+    ErrorKind, JoinSpec, LoadMode, LoadOptions, OnDuplicate, OnMiss, Result, Sealed, Sink,
+    SinkOptions, Sinks, SourceOptions, StarJoin, create, load_dimension, load_table, open,
+    open_all,
 };
 use darner_store::{Store, StoreOptions};
 
@@ -131,6 +134,116 @@ fn enrich(
     Ok(report)
 }
 
+/// What a sink is given.
+#[derive(Default)]
+struct Kept(Vec<RecordBatch>);
+
+impl Sink for Kept {
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.0.push(batch.clone());
+        Ok(())
+    }
+
+    fn seal(self: Box<Self>) -> Result<Sealed> {
+        unreachable!("nobody finishes it")
+    }
+
+    fn num_bytes(&self) -> u64 {
+        0
+    }
+
+    fn prefers(&self) -> ColumnForm {
+        ColumnForm::Plain
+    }
+}
+
+/// Parquet stores values; the encoding is what its readers get back.
+#[test]
+fn parquet_has_the_same_values_in_every_encoding_and_remembers_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("facts.arrow");
+    write(&input, &facts(5_000, 700));
+    let rows = names(&[0, 1, 2, 3, 4, 5, 7, 8], " is longer than a view holds");
+    let mut builder = DimensionBuilder::new("d", rows.schema(), &["id".to_owned()]).unwrap();
+    builder.upsert(rows).unwrap();
+    let dimension = Arc::new(builder.finish().unwrap());
+    for default in [None, Some("none")] {
+        let mut plain: Option<RecordBatch> = None;
+        for encoding in [Encoding::Plain, Encoding::View, Encoding::Dictionary] {
+            let mut source = open(&input, &SourceOptions::default()).unwrap();
+            let mut spec = JoinSpec::parse("d on key = id").unwrap();
+            if let Some(default) = default {
+                spec.on_miss = OnMiss::Default;
+                spec.defaults = vec![("name".to_owned(), default.to_owned())];
+            }
+            let joins = vec![(spec, Arc::clone(&dimension))];
+            let join = StarJoin::new(source.schema(), None, joins, encoding).unwrap();
+            let enrichment = Enrichment::new(join);
+            let schema = Arc::clone(enrichment.output_schema());
+            let output = dir.path().join("out.parquet");
+            let mut sink = create(&output, &schema, &SinkOptions::default()).unwrap();
+            let mut sinks = Sinks {
+                output: &mut *sink,
+                unmatched: None,
+            };
+            enrichment
+                .run(&mut *source, &mut sinks, &Control::default())
+                .unwrap();
+            sink.finish().unwrap();
+            let found = read(&output);
+            let types = |schema: &SchemaRef| -> Vec<DataType> {
+                let fields = schema.fields().iter();
+                fields.map(|field| field.data_type().clone()).collect()
+            };
+            assert_eq!(types(&found.schema()), types(&schema), "{encoding}");
+            let names = cast(found.column(2), &DataType::Utf8).unwrap();
+            let mut columns = found.columns().to_vec();
+            columns[2] = names;
+            let expected = plain.get_or_insert_with(|| found.clone());
+            assert_eq!(columns, expected.columns(), "{encoding} {default:?}");
+        }
+    }
+}
+
+#[test]
+fn what_plain_columns_cannot_hold_comes_as_views() {
+    let long = "x".repeat(64 << 20);
+    let columns: [(&str, ArrayRef); 2] = [
+        ("id", Arc::new(Int64Array::from(vec![1]))),
+        ("name", Arc::new(StringArray::from(vec![long.as_str()]))),
+    ];
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let mut builder = DimensionBuilder::new("d", rows.schema(), &["id".to_owned()]).unwrap();
+    builder.upsert(rows).unwrap();
+    let dimension = Arc::new(builder.finish().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("facts.arrow");
+    for (num_rows, expected) in [(40, DataType::Utf8View), (2, DataType::Utf8)] {
+        let keys: ArrayRef = Arc::new(Int64Array::from(vec![1; num_rows]));
+        write(
+            &input,
+            &[RecordBatch::try_from_iter([("key", keys)]).unwrap()],
+        );
+        let mut source = open(&input, &SourceOptions::default()).unwrap();
+        let joins = vec![(
+            JoinSpec::parse("d on key = id").unwrap(),
+            Arc::clone(&dimension),
+        )];
+        let join = StarJoin::new(source.schema(), None, joins, Encoding::View).unwrap();
+        let mut kept = Kept::default();
+        let mut sinks = Sinks {
+            output: &mut kept,
+            unmatched: None,
+        };
+        Enrichment::new(join)
+            .run(&mut *source, &mut sinks, &Control::default())
+            .unwrap();
+        let names = kept.0[0].column(1);
+        assert_eq!(names.data_type(), &expected);
+        assert_eq!((names.len(), names.null_count()), (num_rows, 0));
+    }
+}
+
 /// A file of one record batch is one piece, and its batches are joined side by side.
 #[test]
 fn a_single_piece_is_joined_in_order_and_fails_at_its_first_row() {
@@ -237,11 +350,7 @@ fn rows_leave_in_the_order_they_came_for_any_number_of_threads_and_batches() {
                 num_rows
             );
             let rows = read(&output);
-            let rows = arrow_cast::cast(
-                rows.column_by_name("name").unwrap(),
-                &arrow_schema::DataType::Utf8,
-            )
-            .unwrap();
+            let rows = cast(rows.column_by_name("name").unwrap(), &DataType::Utf8).unwrap();
             let found = rows.as_string::<i32>();
             for row in 0..num_rows {
                 let key = row % 10;
