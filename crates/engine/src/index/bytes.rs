@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::byte_keys::ByteKeys;
 use super::groups::{Groups, look};
 use super::parts::{self, Table};
+use super::short::{SHORT_BYTES_MAX, ShortIndex};
 use super::{NO_MATCH, Slot, next, row_count, row_of};
 use crate::huge;
 use crate::key::hash::{hash_long, hash_words, home_slot, words};
@@ -14,6 +15,8 @@ use crate::prefetch::{LINE_BYTES, prefetch};
 /// An index of keys of bytes, by how many words of 8 bytes a record has.
 #[derive(Debug)]
 pub(crate) enum BytesIndex {
+    /// None is longer than 7 bytes.
+    Short(ShortIndex),
     /// For keys of up to 8 bytes, and for those past 56.
     One(RecordIndex<1, Of16>),
     Three(RecordIndex<3, Of32>),
@@ -21,9 +24,14 @@ pub(crate) enum BytesIndex {
     Seven(RecordIndex<7, Of64>),
 }
 
-/// How long keys are: for each of [`WORDS`], those that are longer.
+/// How long keys are.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lengths([Long; WORDS.len()]);
+pub(crate) struct Lengths {
+    /// Whether a key is more than a short one.
+    has_more: bool,
+    /// For each of [`WORDS`], those that are longer.
+    long: [Long; WORDS.len()],
+}
 
 /// Words that a record can have.
 const WORDS: [usize; 4] = [1, 3, 5, 7];
@@ -120,6 +128,7 @@ struct Block<const W: usize, A> {
 macro_rules! each {
     ($bytes:expr, $index:ident => $body:expr) => {
         match $bytes {
+            BytesIndex::Short($index) => $body,
             BytesIndex::One($index) => $body,
             BytesIndex::Three($index) => $body,
             BytesIndex::Five($index) => $body,
@@ -131,7 +140,10 @@ macro_rules! each {
 impl BytesIndex {
     /// An index for up to `num_keys` inserts of keys of these lengths, and of no others.
     pub(crate) fn new(num_keys: usize, lengths: Lengths) -> Self {
-        let [one, three, five, seven] = lengths.0;
+        if !lengths.has_more {
+            return Self::Short(ShortIndex::new(num_keys));
+        }
+        let [one, three, five, seven] = lengths.long;
         let is_enough = |long: Long| long.num_keys <= num_keys / KEYS_PER_LONG;
         let are_most_long = seven.num_keys > num_keys / 2;
         if is_enough(one) || are_most_long {
@@ -169,7 +181,7 @@ impl BytesIndex {
 
     /// The number of rows, superseded ones included.
     pub(crate) fn num_rows(&self) -> u32 {
-        each!(self, index => index.keys.num_rows())
+        each!(self, index => index.num_rows())
     }
 
     pub(crate) fn num_bytes(&self) -> usize {
@@ -185,23 +197,31 @@ impl Lengths {
     }
 
     fn of_one(len: usize) -> Self {
-        Self(WORDS.map(|words| {
+        let long = WORDS.map(|words| {
             let is_long = len > 8 * words;
             Long {
                 num_keys: usize::from(is_long),
                 num_bytes: if is_long { len } else { 0 },
             }
-        }))
+        });
+        Self {
+            has_more: len > SHORT_BYTES_MAX,
+            long,
+        }
     }
 
     pub(crate) fn and(self, other: Self) -> Self {
-        Self(std::array::from_fn(|idx| {
-            let [a, b] = [self.0[idx], other.0[idx]];
+        let long = std::array::from_fn(|idx| {
+            let [a, b] = [self.long[idx], other.long[idx]];
             Long {
                 num_keys: a.num_keys + b.num_keys,
                 num_bytes: a.num_bytes + b.num_bytes,
             }
-        }))
+        });
+        Self {
+            has_more: self.has_more || other.has_more,
+            long,
+        }
     }
 }
 
@@ -500,6 +520,10 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
             }
             place = next(place, slots.len());
         }
+    }
+
+    fn num_rows(&self) -> u32 {
+        self.keys.num_rows()
     }
 
     fn num_bytes(&self) -> usize {

@@ -1,6 +1,6 @@
 use super::groups::{Groups, look};
 use super::parts::{self, Table};
-use super::{AHEAD_KEYS, NO_MATCH, Slot, next, row_of};
+use super::{AHEAD_KEYS, CACHED_BYTES, NO_MATCH, Slot, next, row_of};
 use crate::key::hash::{hash_int, home_slot};
 use crate::prefetch::{LINE_BYTES, prefetch};
 
@@ -141,6 +141,15 @@ impl HashIndex {
             out.extend(keys.iter().map(|&key| self.find(key)));
             return;
         }
+        if self.num_bytes() > CACHED_BYTES {
+            self.probe_groups::<true>(keys, out);
+        } else {
+            self.probe_groups::<false>(keys, out);
+        }
+    }
+
+    /// Looks for keys, and asks for their groups ahead where those are `FAR`.
+    fn probe_groups<const FAR: bool>(&self, keys: &[i64], out: &mut Vec<u32>) {
         let groups = self.groups.all();
         let ask = |key: &i64| {
             let group = group_of(*key, groups.len());
@@ -149,18 +158,25 @@ impl HashIndex {
         };
         // The groups of the next keys.
         let mut asked = [0; AHEAD_KEYS];
-        for (asked, key) in asked.iter_mut().zip(keys) {
-            *asked = ask(key);
+        if FAR {
+            for (asked, key) in asked.iter_mut().zip(keys) {
+                *asked = ask(key);
+            }
         }
         let mut late = [Late::default(); BATCH_KEYS];
         for start in (0..keys.len()).step_by(BATCH_KEYS) {
             let end = keys.len().min(start + BATCH_KEYS);
             let mut num_late = 0;
             let found = keys[start..end].iter().zip(start..).map(|(&key, at)| {
-                let group = asked[at % AHEAD_KEYS];
-                if let Some(key) = keys.get(at + AHEAD_KEYS) {
-                    asked[at % AHEAD_KEYS] = ask(key);
-                }
+                let group = if FAR {
+                    let group = asked[at % AHEAD_KEYS];
+                    if let Some(key) = keys.get(at + AHEAD_KEYS) {
+                        asked[at % AHEAD_KEYS] = ask(key);
+                    }
+                    group
+                } else {
+                    group_of(key, groups.len())
+                };
                 let (row, is_over) = look(&groups[group], key);
                 // A value rather than a branch decides whether the search goes on.
                 let group = next(group, groups.len());

@@ -8,6 +8,7 @@ mod hash;
 mod layout;
 mod parts;
 mod rank;
+mod short;
 mod stride;
 
 use rayon::prelude::*;
@@ -53,6 +54,9 @@ pub(crate) fn add_build_rows(table: &str, num_rows: u32, added: usize) -> Result
 /// What is looked at for a key is asked for while so many keys before it are looked for: they take longer than memory
 /// does. To ask for all at once is of no use, since a processor forgets what it cannot begin.
 const AHEAD_KEYS: usize = 64;
+
+/// An index of fewer bytes is in the second cache: nothing has to be asked for.
+const CACHED_BYTES: usize = 256 << 10;
 
 /// What stands for a key, and the complement of its row: so a table of free slots is all zeros, memory as it comes from
 /// the system.

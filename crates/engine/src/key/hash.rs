@@ -36,18 +36,18 @@ pub(crate) fn words<const W: usize>(key: &[u8]) -> [u64; W] {
 
 /// Up to seven bytes, then zeros.
 #[inline]
-fn short_word(key: &[u8]) -> u64 {
-    match (key.first_chunk(), key.last_chunk()) {
-        (Some(first), Some(last)) => {
-            // What both have is the same.
-            let [first, last] = [first, last].map(|half| u64::from(u32::from_le_bytes(*half)));
-            first | last << (8 * (key.len() - 4))
-        }
-        _ => key
-            .iter()
-            .rev()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+pub(crate) fn short_word(key: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
+        // What both have is the same.
+        let [first, last] = [first, last].map(|half| u64::from(u32::from_le_bytes(*half)));
+        return first | last << (8 * (key.len() - 4));
     }
+    // Of up to three bytes the first, the middle and the last are all, some of them twice.
+    let byte = |at: usize| {
+        let byte = key.get(at).copied().unwrap_or_default();
+        u64::from(byte) << (8 * at)
+    };
+    byte(0) | byte(key.len() / 2) | byte(key.len().saturating_sub(1))
 }
 
 /// Hashes a key that is more than its words.
