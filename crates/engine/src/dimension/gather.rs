@@ -66,6 +66,13 @@ impl<'a> Wanted<'a> {
         self.nulls.get_or_init(find).clone()
     }
 
+    /// Whether all rows that were found are below a number.
+    pub(crate) fn are_below(&self, num_rows: u32) -> bool {
+        // One after `NO_MATCH` is 0. All are looked at, several at a time.
+        let is_below = |row: u32| row.wrapping_add(1) <= num_rows;
+        self.rows.iter().fold(true, |all, &row| all & is_below(row))
+    }
+
     /// The row numbers, 0 where nothing was found.
     pub(crate) fn numbers<T>(&self, convert: impl Fn(u32) -> T) -> Vec<T> {
         let number = |&row: &u32| convert(if row == NO_MATCH { 0 } else { row });

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BooleanArray, DictionaryArray, Int32Array, Scalar, StringArray,
+    ArrayRef, BooleanArray, DictionaryArray, Int32Array, PrimitiveArray, Scalar, StringArray,
     cast::AsArray,
-    types::{Int32Type, UInt32Type},
+    types::{ArrowDictionaryKeyType, Int32Type, UInt32Type},
 };
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, FieldRef};
@@ -378,15 +378,33 @@ fn default_value(text: &str, data_type: &DataType) -> Result<ArrayRef> {
 /// A dimension's column as a dictionary, with its rows as the keys. All columns of a dimension are as long as each other,
 /// so other values can be put under the same keys.
 fn dictionary(wanted: &Wanted<'_>, num_rows: usize, values: &ArrayRef) -> Result<ArrayRef> {
+    let has_wide_keys = has_wide_keys(num_rows);
+    let most = if has_wide_keys {
+        u32::MAX
+    } else {
+        i32::MAX.cast_unsigned()
+    };
+    let num_values = u32::try_from(values.len()).unwrap_or(u32::MAX);
+    if !wanted.are_below(num_values.min(most)) {
+        return Err(Error::internal(
+            "cannot use a dimension's column as a dictionary: a row is past its end",
+        ));
+    }
     let values = Arc::clone(values);
-    let array: Result<ArrayRef, _> = if has_wide_keys(num_rows) {
-        DictionaryArray::<UInt32Type>::try_new(wanted.indices().clone(), values)
-            .map(|array| Arc::new(array) as ArrayRef)
+    Ok(if has_wide_keys {
+        dictionary_of::<UInt32Type>(wanted.indices().clone(), values)
     } else {
         let keys = Int32Array::new(wanted.numbers(u32::cast_signed).into(), wanted.nulls());
-        DictionaryArray::<Int32Type>::try_new(keys, values).map(|array| Arc::new(array) as ArrayRef)
-    };
-    array.map_err(|error| {
-        Error::internal("cannot use a dimension's column as a dictionary").with_source(error)
+        dictionary_of::<Int32Type>(keys, values)
     })
+}
+
+/// A dictionary of keys that are known to be below the number of values, and not negative.
+#[expect(
+    unsafe_code,
+    reason = "Arrow looks at one key after the other, in the time that a probe takes"
+)]
+fn dictionary_of<K: ArrowDictionaryKeyType>(keys: PrimitiveArray<K>, values: ArrayRef) -> ArrayRef {
+    // SAFETY: the caller has checked what `try_new` would.
+    Arc::new(unsafe { DictionaryArray::new_unchecked(keys, values) })
 }
