@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BooleanArray, DictionaryArray, Int32Array, PrimitiveArray, Scalar, StringArray,
+    Array, ArrayRef, BooleanArray, DictionaryArray, Int32Array, Scalar, StringArray,
     cast::AsArray,
-    types::{ArrowDictionaryKeyType, Int32Type, UInt32Type},
+    types::{Int32Type, UInt32Type},
 };
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, FieldRef};
@@ -15,7 +15,7 @@ use arrow_select::zip::zip;
 
 use super::spec::{JoinKind, JoinSpec, OnMiss, SelectColumn};
 use crate::dimension::{Column, Pack, Wanted, column_index, too_large};
-use crate::{Dimension, Error, Result};
+use crate::{Dimension, Error, ErrorKind, Result};
 
 /// How a dimension's columns come out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,18 @@ pub(super) struct OutputColumn {
     form: OutputForm,
     /// What missed rows have instead of null: an array of one value.
     default: Option<ArrayRef>,
+}
+
+/// Values of more bytes than this, on average, are long.
+const LONG_BYTES: usize = 64;
+
+impl OutputColumn {
+    /// Whether plain values of it would take much more than the form that it has.
+    pub(super) fn is_long(&self, dimension: &Dimension) -> bool {
+        let values = dimension.column(self.column).values();
+        self.form != OutputForm::Plain
+            && values.get_buffer_memory_size() / LONG_BYTES > values.len()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -353,7 +365,12 @@ pub(super) fn fill_defaults(
     for (column, array) in columns.iter().zip(&mut out[first..]) {
         if let Some(default) = &column.default {
             *array = zip(is_missed, &Scalar::new(default), array).map_err(|error| {
-                Error::internal("cannot put defaults into a column").with_source(error)
+                // Nothing else can be wrong with columns of one type.
+                Error::new(
+                    ErrorKind::Resource,
+                    "a batch with its defaults is too large for a column's type; take smaller batches or another encoding",
+                )
+                .with_source(error)
             })?;
         }
     }
@@ -377,6 +394,10 @@ fn default_value(text: &str, data_type: &DataType) -> Result<ArrayRef> {
 
 /// A dimension's column as a dictionary, with its rows as the keys. All columns of a dimension are as long as each other,
 /// so other values can be put under the same keys.
+#[expect(
+    unsafe_code,
+    reason = "Arrow looks at one key after the other, in the time that a probe takes"
+)]
 fn dictionary(wanted: &Wanted<'_>, num_rows: usize, values: &ArrayRef) -> Result<ArrayRef> {
     let has_wide_keys = has_wide_keys(num_rows);
     let most = if has_wide_keys {
@@ -392,19 +413,13 @@ fn dictionary(wanted: &Wanted<'_>, num_rows: usize, values: &ArrayRef) -> Result
     }
     let values = Arc::clone(values);
     Ok(if has_wide_keys {
-        dictionary_of::<UInt32Type>(wanted.indices().clone(), values)
+        let keys = wanted.indices().clone();
+        // SAFETY: keys are rows that were found, which are below the number of values, or 0 where they are null: all that
+        // `try_new` would look at.
+        Arc::new(unsafe { DictionaryArray::<UInt32Type>::new_unchecked(keys, values) })
     } else {
         let keys = Int32Array::new(wanted.numbers(u32::cast_signed).into(), wanted.nulls());
-        dictionary_of::<Int32Type>(keys, values)
+        // SAFETY: as above, and none is negative.
+        Arc::new(unsafe { DictionaryArray::<Int32Type>::new_unchecked(keys, values) })
     })
-}
-
-/// A dictionary of keys that are known to be below the number of values, and not negative.
-#[expect(
-    unsafe_code,
-    reason = "Arrow looks at one key after the other, in the time that a probe takes"
-)]
-fn dictionary_of<K: ArrowDictionaryKeyType>(keys: PrimitiveArray<K>, values: ArrayRef) -> ArrayRef {
-    // SAFETY: the caller has checked what `try_new` would.
-    Arc::new(unsafe { DictionaryArray::new_unchecked(keys, values) })
 }

@@ -240,8 +240,18 @@ impl StarJoin {
         })
     }
 
-    /// The same joins with columns in the types that the dimensions have.
-    pub(crate) fn in_plain(&self) -> Result<Self> {
+    /// The same joins with columns in the types that the dimensions have. `None` if values are so long that to copy them
+    /// for each row would take memory that nobody has reckoned with.
+    pub(crate) fn in_plain(&self) -> Result<Option<Self>> {
+        let is_long = |join: &PlannedJoin| {
+            let columns = join.columns.iter();
+            columns
+                .clone()
+                .any(|column| column.is_long(&join.dimension))
+        };
+        if self.joins.iter().any(is_long) {
+            return Ok(None);
+        }
         let names = self.fact_columns.iter();
         let names = names.map(|&idx| self.fact_schema.field(idx).name().clone());
         let names: Vec<String> = names.collect();
@@ -249,7 +259,7 @@ impl StarJoin {
         let joins = joins.map(|join| (join.spec.clone(), Arc::clone(&join.dimension)));
         let joins = joins.collect();
         let plain = Self::new(&self.fact_schema, Some(&names), joins, Encoding::Plain)?;
-        Ok(plain.with_collect(self.collect))
+        Ok(Some(plain.with_collect(self.collect)))
     }
 
     /// Says what to collect beside the counters.

@@ -193,13 +193,12 @@ impl Enrichment {
         };
         let scratches = Scratches::default();
         let prefers = sinks.output.prefers();
-        let plain;
-        let join = if self.after.is_none() && prefers == ColumnForm::Plain {
-            plain = self.join.in_plain()?;
-            &plain
+        let plain = if self.after.is_none() && prefers == ColumnForm::Plain {
+            self.join.in_plain()?
         } else {
-            &self.join
+            None
         };
+        let join = plain.as_ref().unwrap_or(&self.join);
         let compacts = prefers == ColumnForm::Compact;
         let work = |batches: &[RecordBatch]| self.enrich(join, compacts, batches, &scratches);
         let started = Instant::now();

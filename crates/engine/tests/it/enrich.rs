@@ -206,20 +206,31 @@ fn parquet_has_the_same_values_in_every_encoding_and_remembers_it() {
 }
 
 #[test]
-fn what_plain_columns_cannot_hold_comes_as_views() {
+fn what_plain_columns_cannot_or_should_not_hold_comes_as_views() {
     let long = "x".repeat(64 << 20);
-    let columns: [(&str, ArrayRef); 2] = [
-        ("id", Arc::new(Int64Array::from(vec![1]))),
-        ("name", Arc::new(StringArray::from(vec![long.as_str()]))),
-    ];
-    let rows = RecordBatch::try_from_iter(columns).unwrap();
-    let mut builder = DimensionBuilder::new("d", rows.schema(), &["id".to_owned()]).unwrap();
-    builder.upsert(rows).unwrap();
-    let dimension = Arc::new(builder.finish().unwrap());
+    // One long value alone, and among so many short ones that values are short on average.
+    let [alone, among] = [1, 1_300_000].map(|num_rows| {
+        let mut values = vec![""; num_rows];
+        values[0] = &long;
+        let ids = 0..i64::try_from(num_rows).unwrap();
+        let columns: [(&str, ArrayRef); 2] = [
+            ("id", Arc::new(Int64Array::from_iter_values(ids))),
+            ("name", Arc::new(StringArray::from(values))),
+        ];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let mut builder = DimensionBuilder::new("d", rows.schema(), &["id".to_owned()]).unwrap();
+        builder.upsert(rows).unwrap();
+        Arc::new(builder.finish().unwrap())
+    });
     let dir = tempfile::tempdir().unwrap();
     let input = dir.path().join("facts.arrow");
-    for (num_rows, expected) in [(40, DataType::Utf8View), (2, DataType::Utf8)] {
-        let keys: ArrayRef = Arc::new(Int64Array::from(vec![1; num_rows]));
+    for (dimension, num_rows, expected) in [
+        (&alone, 2, DataType::Utf8View),
+        // 2.5 GiB.
+        (&among, 40, DataType::Utf8View),
+        (&among, 2, DataType::Utf8),
+    ] {
+        let keys: ArrayRef = Arc::new(Int64Array::from(vec![0; num_rows]));
         write(
             &input,
             &[RecordBatch::try_from_iter([("key", keys)]).unwrap()],
@@ -227,7 +238,7 @@ fn what_plain_columns_cannot_hold_comes_as_views() {
         let mut source = open(&input, &SourceOptions::default()).unwrap();
         let joins = vec![(
             JoinSpec::parse("d on key = id").unwrap(),
-            Arc::clone(&dimension),
+            Arc::clone(dimension),
         )];
         let join = StarJoin::new(source.schema(), None, joins, Encoding::View).unwrap();
         let mut kept = Kept::default();
