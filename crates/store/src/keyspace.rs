@@ -363,26 +363,31 @@ impl Keyspace {
     /// Does ahead of a checkpoint what takes long and can be done while others commit: the pages that it will want are in
     /// files afterwards, and these are on disk.
     pub(crate) fn flush_ahead(&self, wanted: &Wanted) -> Result<()> {
-        let mut gate = self.lock_gate();
-        self.flush(&gate, wanted)?;
-        let known = self.source().map_or_else(Vec::new, |source| source.files);
-        gate.synced.retain(|file| !known.contains(file));
-        for name in disk::list_dir(&self.dir)? {
-            let is_known = |file: &TableFile| file.name == name;
-            if !name.ends_with(PAGES_SUFFIX)
-                || known.iter().any(is_known)
-                || gate.synced.iter().any(is_known)
-            {
-                continue;
-            }
+        let names = {
+            let mut gate = self.lock_gate();
+            self.flush(&gate, wanted)?;
+            let known = self.source().map_or_else(Vec::new, |source| source.files);
+            gate.synced.retain(|file| !known.contains(file));
+            let mut names = disk::list_dir(&self.dir)?;
+            names.retain(|name| {
+                let mut known = known.iter().chain(&gate.synced);
+                name.ends_with(PAGES_SUFFIX) && !known.any(|file| file.name == *name)
+            });
+            names
+        };
+        // These files stay as they are, and a checkpoint need not wait for the disk with them.
+        for name in names {
             let path = self.dir.join(&name);
             disk::sync_file(&path).inspect_err(|_| self.note_failure())?;
             let (num_bytes, crc) = disk::checksum_file(&path)?;
-            gate.synced.push(TableFile {
-                name,
-                num_bytes,
-                crc,
-            });
+            let synced = &mut self.lock_gate().synced;
+            if !synced.iter().any(|file| file.name == name) {
+                synced.push(TableFile {
+                    name,
+                    num_bytes,
+                    crc,
+                });
+            }
         }
         Ok(())
     }
