@@ -10,7 +10,6 @@ use crate::{
     change::Change,
     error::{Error, Result},
     keyspace::{Keyspace, Wanted},
-    settings::FLUSH_BYTES,
 };
 
 /// Brings pages to files and these to the disk, one round after the other.
@@ -40,12 +39,12 @@ impl Behind {
         staged.num_bytes += num_bytes;
     }
 
-    /// Begins the next round if it is time for it. The pages of `changes` are in their keyspaces.
+    /// Begins the next round if more than so many bytes were staged for it. The pages of `changes` are in their keyspaces.
     ///
     /// # Errors
     /// What went wrong in the round before, or in this one where no thread can be had for it.
-    pub(crate) fn go_on(&mut self, changes: &[Change]) -> Result<()> {
-        let is_due = |staged: &&mut Staged| staged.num_bytes > FLUSH_BYTES;
+    pub(crate) fn go_on(&mut self, changes: &[Change], round_bytes: usize) -> Result<()> {
+        let is_due = |staged: &&mut Staged| staged.num_bytes > round_bytes;
         let mut due = Vec::new();
         for staged in self.staged.values_mut().filter(is_due) {
             staged.num_bytes = 0;

@@ -32,7 +32,7 @@ pub struct StoreOptions {
     /// Bytes of rows that one page aims at, before encoding.
     pub page_bytes: usize,
     /// A transaction that stages more bytes than this goes round the log: its pages are written to the table's
-    /// files at once, and a checkpoint is its commit.
+    /// files, up to four times as many bytes or 64 MiB at once, and a checkpoint is its commit.
     pub bulk_bytes: usize,
     /// The log is checkpointed once it holds this many bytes, or as many as the tables if they are smaller (but not
     /// less than one segment).

@@ -13,6 +13,7 @@ use crate::{
     keyspace::Keyspace,
     namespace::{StateOp, expires_us},
     page::{EncodedPage, PageEncoder, PageKind},
+    settings::FLUSH_BYTES,
     store::Store,
     table::TableSnapshot,
     version::Version,
@@ -425,8 +426,9 @@ impl<'s> Transaction<'s> {
             self.staged_bytes = 0;
             change::check(&self.changes).inspect_err(|_| self.has_failed = true)?;
             change::write_pages(&mut self.changes);
+            let round_bytes = FLUSH_BYTES.min(self.store.options().bulk_bytes.saturating_mul(4));
             self.behind
-                .go_on(&self.changes)
+                .go_on(&self.changes, round_bytes)
                 .inspect_err(|_| self.has_failed = true)?;
         }
         Ok(())
