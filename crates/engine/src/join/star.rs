@@ -244,10 +244,8 @@ impl StarJoin {
     /// for each row would take memory that nobody has reckoned with.
     pub(crate) fn in_plain(&self) -> Result<Option<Self>> {
         let is_long = |join: &PlannedJoin| {
-            let columns = join.columns.iter();
-            columns
-                .clone()
-                .any(|column| column.is_long(&join.dimension))
+            let mut columns = join.columns.iter();
+            columns.any(|column| column.is_long(&join.dimension))
         };
         if self.joins.iter().any(is_long) {
             return Ok(None);

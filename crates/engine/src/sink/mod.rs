@@ -78,7 +78,7 @@ pub enum ColumnForm {
     #[default]
     Any,
     /// As plain values, though the schema has another type for them: the format stores values, not how Arrow holds
-    /// them. Its readers get the type of the schema. For a sink that prefers this alone.
+    /// them. Its readers get the type of the schema. No other sink takes them so.
     Plain,
     /// Views into buffers that hold little else, see [`compact_views`].
     Compact,
