@@ -124,6 +124,7 @@ fn main() -> Result<()> {
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(num_threads)
+        .use_current_thread()
         .build()?;
     if joins.is_empty() {
         return load_all(&pool, facts);
