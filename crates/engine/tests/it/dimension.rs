@@ -452,6 +452,59 @@ fn keys_in_order_are_found() {
     }
 }
 
+/// Rows in the order of any of their keys' columns and then of the others: their numbers are in order too.
+#[test]
+fn rows_in_the_order_of_another_column_are_in_order() {
+    type Key3 = (i64, String, i64);
+    let num_rows = 3 * 40 * 5;
+    let columns = |number: i64| (number / 200, format!("c{}", number / 5 % 40), number % 5);
+    let by_text = |number: i64| (number / 5 % 3, format!("c{}", number / 15), number % 5);
+    let by_last = |number: i64| (number / 40 % 3, format!("c{}", number % 40), number / 120);
+    let at_random = |number: i64| columns(number * 7 % num_rows);
+    let orders: [(&dyn Fn(i64) -> Key3, bool); 4] = [
+        (&columns, true),
+        (&by_text, true),
+        (&by_last, true),
+        (&at_random, false),
+    ];
+    let arrays = |keys: &[Key3]| -> [ArrayRef; 3] {
+        let texts = keys.iter().map(|key| &key.1);
+        [
+            ids(&keys.iter().map(|key| key.0).collect::<Vec<_>>()),
+            Arc::new(StringArray::from_iter_values(texts)),
+            ids(&keys.iter().map(|key| key.2).collect::<Vec<_>>()),
+        ]
+    };
+    let names = ["a", "b", "c"].map(str::to_owned);
+    for (order, (key, is_ordered)) in orders.into_iter().enumerate() {
+        let keys: Vec<Key3> = (0..num_rows).map(key).collect();
+        let batch = RecordBatch::try_from_iter(names.iter().zip(arrays(&keys))).unwrap();
+        let mut builder = DimensionBuilder::new("d", batch.schema(), &names).unwrap();
+        // Where one page ends and the next begins, rows are in order too.
+        builder.upsert(batch.slice(0, 250)).unwrap();
+        builder.upsert(batch.slice(250, 350)).unwrap();
+        let dimension = builder.finish().unwrap();
+        let reason = dimension.layout().reason();
+        assert_eq!(
+            reason.ends_with("in order"),
+            is_ordered,
+            "{order}: {reason}"
+        );
+        let mut matches = Matches::default();
+        dimension.probe(&arrays(&keys), &mut matches).unwrap();
+        assert!(matches.build_idx().iter().copied().eq(0..600), "{order}");
+        let others = keys.iter().zip(0..).map(|((a, b, c), at)| match at % 4 {
+            0 => (a + 3, b.clone(), *c),
+            1 => (a - 3, b.clone(), *c),
+            2 => (*a, format!("{b}x"), *c),
+            _ => (*a, b.clone(), c + 5),
+        });
+        let others: Vec<Key3> = others.collect();
+        dimension.probe(&arrays(&others), &mut matches).unwrap();
+        assert_eq!(matches.num_matched(), 0, "{order}");
+    }
+}
+
 /// Payload columns of two pages, three and two rows, joined left in every encoding against what
 /// stands in the pages.
 fn check_payload(first: ArrayRef, second: ArrayRef) {
