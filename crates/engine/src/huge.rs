@@ -23,17 +23,34 @@ pub(crate) fn vec<T: Clone>(value: T, len: usize) -> Vec<T> {
     values
 }
 
-/// As [`vec`], for a value whose bits are all zero: then memory fresh from the system need not be written.
-pub(crate) fn zeros<T: Clone>(zero: T, len: usize) -> Vec<T> {
-    let values = vec![zero; len];
-    if size_of_val(&values[..]) >= BYTES_MIN {
+/// Types of which one value has no bits that are not zero.
+///
+/// # Safety
+/// Zeros, as many as the type has bytes, are a value.
+#[expect(unsafe_code, reason = "no type says so by itself")]
+pub(crate) unsafe trait Zero {}
+
+#[expect(unsafe_code, reason = "as above")]
+// SAFETY: it is a number.
+unsafe impl Zero for u32 {}
+
+#[expect(unsafe_code, reason = "as above")]
+// SAFETY: it is a number.
+unsafe impl Zero for i64 {}
+
+/// As [`vec`], for the value whose bits are all zero: then memory fresh from the system need not be written.
+#[expect(unsafe_code, reason = "nothing else leaves zeros as they come")]
+pub(crate) fn zeros<T: Zero>(len: usize) -> Box<[T]> {
+    let values = Box::<[T]>::new_zeroed_slice(len);
+    if size_of_val(&*values) >= BYTES_MIN {
         advise(
             values.as_ptr().cast(),
-            size_of_val(&values[..]),
+            size_of_val(&*values),
             libc::MADV_HUGEPAGE,
         );
     }
-    values
+    // SAFETY: all of them are zeros, and `T` may be that.
+    unsafe { values.assume_init() }
 }
 
 /// An empty vector with room for a column of a batch, in large pages if it is large.

@@ -25,3 +25,9 @@ pub(crate) fn prefetch<T>(value: Option<&T>) {
 #[inline]
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn prefetch<T>(_value: Option<&T>) {}
+
+/// Bytes of what is read from the beginning to the end that are asked for ahead: a page.
+///
+/// Processors foresee loads that are in order, but not past the end of a page. That is enough where each load is of one
+/// size, and little is done between them.
+pub(crate) const AHEAD_BYTES: usize = 4096;

@@ -4,12 +4,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::byte_keys::ByteKeys;
-use super::groups::{Groups, look};
+use super::groups::{Group, Groups};
 use super::parts::{self, Table};
 use super::short::{SHORT_BYTES_MAX, ShortIndex};
-use super::{NO_MATCH, Slot, next, row_count, row_of};
+use super::{NO_MATCH, next, row_count};
 use crate::huge;
-use crate::key::hash::{hash_long, hash_words, home_slot, words};
+use crate::key::hash::{hash_long, hash_words, home_slot};
 use crate::prefetch::{LINE_BYTES, prefetch};
 
 /// An index of keys of bytes, by how many words of 8 bytes a record has.
@@ -51,7 +51,7 @@ const KEYS_PER_LONG: usize = 64;
 /// Open addressing over hashes, at most half full, and a record of every key.
 ///
 /// ```text
-/// slot    tag u32 | row u32             tag: 32 bits of the hash that do not choose the slot
+/// slot    tag u32 | row u32             tag: 32 bits of the hash that do not choose the group
 /// record  word u64 (W times) | len u64  of every row: the bytes of its key, see `words`; of a key of
 ///                                       more bytes, the last word says where all of them stand
 /// ```
@@ -75,8 +75,8 @@ pub(crate) struct RecordIndex<const W: usize, A> {
     has_superseded: bool,
 }
 
-/// Slots of 8 bytes that fill a line of memory.
-const GROUP_SLOTS: usize = LINE_BYTES / size_of::<Slot<u32>>();
+/// Tags and rows, of 8 bytes together, that fill a line of memory.
+const GROUP_SLOTS: usize = LINE_BYTES / (2 * size_of::<u32>());
 
 /// The keys of all rows.
 #[derive(Debug)]
@@ -243,10 +243,11 @@ impl<const W: usize, A> Block<W, A> {
 
 impl<const W: usize, A> Record<W, A> {
     #[inline]
-    fn of(key: &[u8]) -> Self {
+    fn of<'a>(keys: impl ByteKeys<'a>, at: usize) -> Self {
+        let (words, len) = keys.words(at);
         Self {
-            words: words(key),
-            len: key.len(),
+            words,
+            len,
             aligned: [],
         }
     }
@@ -265,7 +266,7 @@ impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
     fn push<'a>(&mut self, keys: impl ByteKeys<'a>) {
         let first = self.records.len();
         let ats = (0..keys.len()).into_par_iter().with_min_len(RECORDS_EACH);
-        let records = ats.map(|at| Record::of(keys.key(at)));
+        let records = ats.map(|at| Record::of(keys, at));
         self.records.par_extend(records);
         let new = &mut self.records[first..];
         if !self.has_long {
@@ -301,9 +302,9 @@ impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
     }
 
     #[inline]
-    fn hash(&self, key: &[u8], record: &Record<W, A>) -> u64 {
+    fn hash<'a>(&self, key: impl Fn() -> &'a [u8], record: &Record<W, A>) -> u64 {
         if self.is_long(record) {
-            hash_long(key)
+            hash_long(key())
         } else {
             hash_words(&record.words, record.len)
         }
@@ -312,7 +313,7 @@ impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
     #[inline]
     fn hash_of(&self, row: u32) -> u64 {
         let record = &self.records[row as usize];
-        self.hash(self.long(record), record)
+        self.hash(|| self.long(record), record)
     }
 
     /// Whether a row has a key.
@@ -327,35 +328,37 @@ impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
     }
 }
 
-impl<const W: usize, A: Copy + Send + Sync> Table for Keys<W, A> {
+impl<const W: usize, A: Copy + Send + Sync> Table<GROUP_SLOTS> for Keys<W, A> {
     type Key = u64;
     type Stored = u32;
 
     #[inline]
-    fn home(hash: u64, num_slots: usize) -> usize {
-        home_slot(hash, num_slots / GROUP_SLOTS) * GROUP_SLOTS
+    fn home(hash: u64, num_groups: usize) -> usize {
+        home_slot(hash, num_groups)
     }
 
     #[inline]
-    fn offer(&self, slot: &mut Slot<u32>, hash: u64, row: u32) -> (bool, u32) {
+    fn offer(&self, group: &mut Group<u32, GROUP_SLOTS>, hash: u64, row: u32) -> Option<u32> {
         let tag = tag(hash);
-        let before = row_of(slot);
-        let is_free = before == NO_MATCH;
-        // Tags of different keys are hardly ever the same.
-        let is_same = || {
-            let record = &self.records[row as usize];
-            self.is_equal(before, self.long(record), record)
-        };
-        let is_over = is_free || (slot.0 == tag && is_same());
-        *slot = if is_over { (tag, !row) } else { *slot };
-        (is_over, before)
+        let mut from = 0;
+        loop {
+            let slot = group.slot_for(tag, from)?;
+            let before = group.row(slot);
+            let record = || &self.records[row as usize];
+            let is_same = || self.is_equal(before, self.long(record()), record());
+            if before == NO_MATCH || is_same() {
+                return Some(group.set(slot, tag, row));
+            }
+            // Tags of different keys are hardly ever the same.
+            from = slot + 1;
+        }
     }
 }
 
 impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     fn new(num_keys: usize, long: Long) -> Self {
         Self {
-            groups: Groups::new(num_keys * 2 + 1),
+            groups: Groups::new((num_keys * 2 + 1).div_ceil(GROUP_SLOTS)),
             keys: Keys {
                 records: huge::with_capacity(num_keys),
                 has_long: long.num_keys > 0,
@@ -371,10 +374,10 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
         let first_row = self.keys.num_rows();
         self.keys.push(keys);
         let rows = first_row..self.keys.num_rows();
-        if !parts::is_large(self.groups.slots()) {
+        if !parts::is_large(self.groups.all()) {
             for row in rows {
-                let slots = self.groups.slots_mut();
-                let before = parts::insert_one(&self.keys, slots, self.keys.hash_of(row), row);
+                let groups = self.groups.all_mut();
+                let before = parts::insert_one(&self.keys, groups, self.keys.hash_of(row), row);
                 if before != NO_MATCH {
                     self.has_superseded = true;
                     told(before, row);
@@ -382,7 +385,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
             }
             return;
         }
-        let round_keys = parts::round_keys(self.groups.slots());
+        let round_keys = parts::round_keys(self.groups.all());
         let mut rest = rows;
         while !rest.is_empty() {
             if self.waiting.is_empty() {
@@ -402,13 +405,13 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
 
     fn settle(&mut self, mut told: impl FnMut(u32, u32)) {
         let hashes = std::mem::take(&mut self.waiting);
-        let slots = self.groups.slots_mut();
+        let groups = self.groups.all_mut();
         let has_superseded = &mut self.has_superseded;
         let told = |before, row| {
             *has_superseded = true;
             told(before, row);
         };
-        parts::insert(&self.keys, slots, &hashes, self.first_waiting, told);
+        parts::insert(&self.keys, groups, &hashes, self.first_waiting, told);
     }
 
     fn probe<'a>(&self, keys: impl ByteKeys<'a>, out: &mut Vec<u32>) {
@@ -440,12 +443,12 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     /// The first step: the hashes of keys, which say their groups.
     fn begin<'a>(&self, keys: impl ByteKeys<'a>, range: Range<usize>, block: &mut Block<W, A>) {
         let groups = self.groups.all();
-        let found = block.records.iter_mut().zip(&mut block.hashes);
+        for (record, at) in block.records.iter_mut().zip(range.clone()) {
+            *record = Record::of(keys, at);
+        }
+        let found = block.records.iter().zip(&mut block.hashes);
         for ((record, hash), at) in found.zip(range.clone()) {
-            let key = keys.key(at);
-            let wanted = Record::of(key);
-            *hash = self.keys.hash(key, &wanted);
-            *record = wanted;
+            *hash = self.keys.hash(|| keys.key(at), record);
             prefetch(groups.get(home_slot(*hash, groups.len())));
         }
         block.range = range;
@@ -457,7 +460,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
         let found = block.rows.iter_mut().zip(&mut block.is_over);
         for ((row, is_over), hash) in found.zip(&block.hashes).take(block.range.len()) {
             let group = &groups[home_slot(*hash, groups.len())];
-            (*row, *is_over) = look(group, tag(*hash));
+            (*row, *is_over) = group.look(tag(*hash));
             prefetch(self.keys.records.get(*row as usize));
         }
     }
@@ -506,19 +509,22 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
 
     #[inline]
     fn find(&self, key: &[u8]) -> u32 {
-        let wanted = Record::of(key);
-        let hash = self.keys.hash(key, &wanted);
+        let wanted = Record::of(&[key][..], 0);
+        let hash = self.keys.hash(|| key, &wanted);
         let tag = tag(hash);
-        let slots = self.groups.slots();
-        let mut place = Keys::<W, A>::home(hash, slots.len());
+        let groups = self.groups.all();
+        let mut place = home_slot(hash, groups.len());
         // There is a free slot: the index is half empty.
         loop {
-            let slot = &slots[place];
-            let row = row_of(slot);
-            if row == NO_MATCH || (slot.0 == tag && self.keys.is_equal(row, key, &wanted)) {
-                return row;
+            let group = &groups[place];
+            for slot in 0..GROUP_SLOTS {
+                let row = group.row(slot);
+                let is_it = || *group.key(slot) == tag && self.keys.is_equal(row, key, &wanted);
+                if row == NO_MATCH || is_it() {
+                    return row;
+                }
             }
-            place = next(place, slots.len());
+            place = next(place, groups.len());
         }
     }
 
@@ -545,6 +551,7 @@ fn tag(hash: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::hash::words;
 
     fn rows(index: &BytesIndex, keys: &[&[u8]]) -> Vec<u32> {
         let mut rows = Vec::new();

@@ -2,67 +2,100 @@
 
 use std::hint::select_unpredictable;
 
-use super::{NO_MATCH, Slot, row_of};
-use crate::huge;
+use super::NO_MATCH;
+use crate::huge::{self, Zero};
 use crate::prefetch::LINE_BYTES;
 
-/// A table of slots for open addressing with linear probing. `N` slots are a group, which fills a line of memory, and a
-/// search begins at the first slot of its key's group.
+/// `N` slots that fill a line of memory: what stands for each key, then the complements of the rows. So a group of free slots
+/// is all zeros, memory as it comes from the system.
 ///
 /// A free slot has row [`NO_MATCH`]; no free slot of a group stands before one that is taken.
-#[derive(Debug)]
-pub(super) struct Groups<K, const N: usize> {
-    /// With some in front that are not used, so that groups are lines.
-    slots: Vec<Slot<K>>,
-    num_skipped: usize,
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Group<K, const N: usize> {
+    keys: [K; N],
+    rows: [u32; N],
 }
 
-impl<K: Clone + Default, const N: usize> Groups<K, N> {
-    /// Free slots, `num_slots` or a few more.
-    pub(super) fn new(num_slots: usize) -> Self {
-        const { assert!(N * size_of::<Slot<K>>() == LINE_BYTES) };
-        let num_slots = num_slots.next_multiple_of(N);
-        let mut slots = huge::zeros((K::default(), !NO_MATCH), num_slots + N - 1);
-        // If it cannot be had, groups are parts of two lines, and nothing is wrong but time.
-        let to_line = slots.as_ptr().align_offset(LINE_BYTES);
-        let num_skipped = if to_line < N { to_line } else { 0 };
-        slots.truncate(num_skipped + num_slots);
-        Self { slots, num_skipped }
+/// A table of slots for open addressing with linear probing. A search begins at the first slot of its key's group.
+#[derive(Debug)]
+pub(super) struct Groups<K, const N: usize>(Box<[Group<K, N>]>);
+
+impl<K: Zero, const N: usize> Groups<K, N> {
+    /// Groups of free slots.
+    pub(super) fn new(num_groups: usize) -> Self {
+        const { assert!(size_of::<Group<K, N>>() == LINE_BYTES) };
+        Self(huge::zeros(num_groups))
     }
 
     #[inline]
-    pub(super) fn slots(&self) -> &[Slot<K>] {
-        &self.slots[self.num_skipped..]
+    pub(super) fn all(&self) -> &[Group<K, N>] {
+        &self.0
     }
 
     #[inline]
-    pub(super) fn slots_mut(&mut self) -> &mut [Slot<K>] {
-        &mut self.slots[self.num_skipped..]
-    }
-
-    #[inline]
-    pub(super) fn all(&self) -> &[[Slot<K>; N]] {
-        self.slots().as_chunks().0
+    pub(super) fn all_mut(&mut self) -> &mut [Group<K, N>] {
+        &mut self.0
     }
 
     pub(super) fn num_bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot<K>>()
+        size_of_val(self.all())
     }
 }
 
-/// The row of a key in a group, or [`NO_MATCH`], and whether a search ends there. All slots are compared, without a branch.
-///
-/// Where two slots have the key, the row is no larger than theirs, and need be neither of them.
-#[inline]
-pub(super) fn look<K: Copy + PartialEq, const N: usize>(
-    group: &[Slot<K>; N],
-    key: K,
-) -> (u32, bool) {
-    // A free slot is all zeros, and adds nothing, whatever the key.
-    let of = |slot: &Slot<K>| select_unpredictable(slot.0 == key, slot.1, 0);
-    let found = group.iter().fold(0, |found, slot| found | of(slot));
-    // Either ends the search: one number of both, and no branch.
-    let last = row_of(&group[N - 1]);
-    let is_over = u8::from(found != 0) | u8::from(last == NO_MATCH) != 0;
-    (!found, is_over)
+#[expect(unsafe_code, reason = "tables come from the system as zeros")]
+// SAFETY: a group is keys, which may be zeros, and numbers.
+unsafe impl<K: Zero, const N: usize> Zero for Group<K, N> {}
+
+impl<K: Copy + PartialEq, const N: usize> Group<K, N> {
+    /// The row of a key, or [`NO_MATCH`], and whether a search ends here. All slots are compared, without a branch.
+    ///
+    /// Where two slots have the key, the row is no larger than theirs, and need be neither of them.
+    #[inline]
+    pub(super) fn look(&self, key: K) -> (u32, bool) {
+        // A free slot adds nothing, whatever the key.
+        let of = |slot: usize| select_unpredictable(self.keys[slot] == key, self.rows[slot], 0);
+        let found = (0..N).fold(0, |found, slot| found | of(slot));
+        // Either ends the search: one number of both, and no branch.
+        let is_over = u8::from(found != 0) | u8::from(self.row(N - 1) == NO_MATCH) != 0;
+        (!found, is_over)
+    }
+}
+
+impl<K: Copy + PartialEq, const N: usize> Group<K, N> {
+    /// The first slot from a slot on that is free or has a key. All are compared, without a branch.
+    #[inline]
+    pub(super) fn slot_for(&self, key: K, from: usize) -> Option<usize> {
+        let will_do = |slot: usize| {
+            u8::from(slot >= from)
+                & (u8::from(self.rows[slot] == 0) | u8::from(self.keys[slot] == key))
+                != 0
+        };
+        let slots = (0..N).rev();
+        let first = slots.fold(N, |first, slot| {
+            select_unpredictable(will_do(slot), slot, first)
+        });
+        (first < N).then_some(first)
+    }
+
+    /// Gives a slot to a row, and returns the row before or [`NO_MATCH`].
+    #[inline]
+    pub(super) fn set(&mut self, slot: usize, key: K, row: u32) -> u32 {
+        self.keys[slot] = key;
+        !std::mem::replace(&mut self.rows[slot], !row)
+    }
+}
+
+impl<K, const N: usize> Group<K, N> {
+    /// The row that has a slot, or [`NO_MATCH`].
+    #[inline]
+    pub(super) fn row(&self, slot: usize) -> u32 {
+        !self.rows[slot]
+    }
+
+    /// What stands for the key of a slot that is taken.
+    #[inline]
+    pub(super) fn key(&self, slot: usize) -> &K {
+        &self.keys[slot]
+    }
 }

@@ -1,17 +1,17 @@
-use super::groups::{Groups, look};
+use super::groups::{Group, Groups};
 use super::parts::{self, Table};
-use super::{AHEAD_KEYS, CACHED_BYTES, NO_MATCH, Slot, next, row_of};
+use super::{AHEAD_KEYS, NO_MATCH, next};
 use crate::key::hash::{hash_int, home_slot};
 use crate::prefetch::{LINE_BYTES, prefetch};
 
-/// Open addressing over `i64` keys, linear probing, at most two thirds full: 24 bytes a key.
+/// Open addressing over `i64` keys, linear probing, little more than half full: 24 bytes a key.
 ///
-/// The key stands in the slot beside its row number. Four slots are a group, which fills a line of memory, and a search
-/// begins at the first slot of its key's group: so of a hundred keys that are there nine take a second line, where of
-/// searches that begin at any slot a third do. Of a hundred that are not there it is 35, for so many groups are full. A
-/// free slot has row [`NO_MATCH`]; no free slot of a group stands before one that is taken.
+/// Five keys and their row numbers are a group, which fills a line of memory but for four bytes, and a search begins at the
+/// first slot of its key's group: so of a hundred keys that are there two or three take a second line. Of a hundred that are
+/// not there it is 14, for so many groups are full. A free slot has row [`NO_MATCH`]; no free slot of a group stands before
+/// one that is taken.
 ///
-/// The group of a key is asked for while keys before it are looked for. Then the key is compared with all four slots,
+/// The group of a key is asked for while keys before it are looked for. Then the key is compared with all five slots,
 /// without a branch. Searches that go on are ended later. Keys are inserted in large numbers, see [`parts`].
 #[derive(Debug)]
 pub(crate) struct HashIndex {
@@ -21,23 +21,17 @@ pub(crate) struct HashIndex {
     first_waiting: u32,
 }
 
-/// Slots of 16 bytes that fill a line of memory.
-const GROUP_SLOTS: usize = LINE_BYTES / size_of::<Slot<i64>>();
+/// Keys and rows, of 12 bytes together, that a line of memory holds.
+const GROUP_SLOTS: usize = LINE_BYTES / (size_of::<i64>() + size_of::<u32>());
+
+/// Bytes of an index, for each key.
+const KEY_BYTES: usize = 24;
 
 /// Keys after which the searches are ended that go on after their first groups.
 const BATCH_KEYS: usize = 256;
 
 /// As [`AHEAD_KEYS`], of the searches that go on.
 const AHEAD_LATE: usize = 16;
-
-/// A search that goes on.
-#[derive(Clone, Copy, Default)]
-struct Late {
-    /// The key's place among all.
-    at: usize,
-    /// The group that it looks at next.
-    group: usize,
-}
 
 /// The group where the search for a key begins.
 #[inline]
@@ -48,31 +42,29 @@ fn group_of(key: i64, num_groups: usize) -> usize {
 /// How keys are inserted.
 struct Keys;
 
-impl Table for Keys {
+impl Table<GROUP_SLOTS> for Keys {
     type Key = i64;
     type Stored = i64;
 
     #[inline]
-    fn home(key: i64, num_slots: usize) -> usize {
-        group_of(key, num_slots / GROUP_SLOTS) * GROUP_SLOTS
+    fn home(key: i64, num_groups: usize) -> usize {
+        group_of(key, num_groups)
     }
 
     #[inline]
-    fn offer(&self, slot: &mut Slot<i64>, key: i64, row: u32) -> (bool, u32) {
-        let before = row_of(slot);
-        let is_over = u8::from(before == NO_MATCH) | u8::from(slot.0 == key) != 0;
-        // A value rather than a branch decides, see `parts`.
-        *slot = if is_over { (key, !row) } else { *slot };
-        (is_over, before)
+    fn offer(&self, group: &mut Group<i64, GROUP_SLOTS>, key: i64, row: u32) -> Option<u32> {
+        let slot = group.slot_for(key, 0)?;
+        Some(group.set(slot, key, row))
     }
 }
 
 impl HashIndex {
     /// An index for up to `num_keys` inserts.
     pub(crate) fn new(num_keys: usize) -> Self {
-        let num_slots = num_keys + (num_keys / 2).max(1);
+        // One slot at least is free.
+        let num_groups = (num_keys * KEY_BYTES / LINE_BYTES).max(num_keys / GROUP_SLOTS + 1);
         Self {
-            groups: Groups::new(num_slots),
+            groups: Groups::new(num_groups),
             waiting: Vec::new(),
             first_waiting: 0,
         }
@@ -81,22 +73,22 @@ impl HashIndex {
     /// Sets the rows of keys, which count up from `first_row`, after those of all calls before. `told` hears, now or
     /// when the index [settles](Self::settle), of each that was there already: the row before, and its own.
     pub(crate) fn insert(&mut self, keys: &[i64], first_row: u32, mut told: impl FnMut(u32, u32)) {
-        if !parts::is_large(self.groups.slots()) {
+        if !parts::is_large(self.groups.all()) {
             for (&key, row) in keys.iter().zip(first_row..) {
-                let before = parts::insert_one(&Keys, self.groups.slots_mut(), key, row);
+                let before = parts::insert_one(&Keys, self.groups.all_mut(), key, row);
                 if before != NO_MATCH {
                     told(before, row);
                 }
             }
             return;
         }
-        let round_keys = parts::round_keys(self.groups.slots());
+        let round_keys = parts::round_keys(self.groups.all());
         for (keys, row) in keys
             .chunks(round_keys)
             .zip((first_row..).step_by(round_keys))
         {
             if self.waiting.is_empty() && keys.len() >= round_keys / 4 {
-                parts::insert(&Keys, self.groups.slots_mut(), keys, row, &mut told);
+                parts::insert(&Keys, self.groups.all_mut(), keys, row, &mut told);
                 continue;
             }
             if self.waiting.is_empty() {
@@ -113,7 +105,7 @@ impl HashIndex {
     pub(crate) fn settle(&mut self, told: impl FnMut(u32, u32)) {
         let keys = std::mem::take(&mut self.waiting);
         let first_row = self.first_waiting;
-        parts::insert(&Keys, self.groups.slots_mut(), &keys, first_row, told);
+        parts::insert(&Keys, self.groups.all_mut(), &keys, first_row, told);
     }
 
     /// The row of one key.
@@ -127,7 +119,7 @@ impl HashIndex {
     fn find_from(&self, mut group: usize, key: i64) -> u32 {
         let groups = self.groups.all();
         loop {
-            let (row, is_over) = look(&groups[group], key);
+            let (row, is_over) = groups[group].look(key);
             if is_over {
                 return row;
             }
@@ -141,15 +133,6 @@ impl HashIndex {
             out.extend(keys.iter().map(|&key| self.find(key)));
             return;
         }
-        if self.num_bytes() > CACHED_BYTES {
-            self.probe_groups::<true>(keys, out);
-        } else {
-            self.probe_groups::<false>(keys, out);
-        }
-    }
-
-    /// Looks for keys, and asks for their groups ahead where those are `FAR`.
-    fn probe_groups<const FAR: bool>(&self, keys: &[i64], out: &mut Vec<u32>) {
         let groups = self.groups.all();
         let ask = |key: &i64| {
             let group = group_of(*key, groups.len());
@@ -158,41 +141,36 @@ impl HashIndex {
         };
         // The groups of the next keys.
         let mut asked = [0; AHEAD_KEYS];
-        if FAR {
-            for (asked, key) in asked.iter_mut().zip(keys) {
-                *asked = ask(key);
-            }
+        for (asked, key) in asked.iter_mut().zip(keys) {
+            *asked = ask(key);
         }
-        let mut late = [Late::default(); BATCH_KEYS];
-        for start in (0..keys.len()).step_by(BATCH_KEYS) {
-            let end = keys.len().min(start + BATCH_KEYS);
+        let mut rows = [NO_MATCH; BATCH_KEYS];
+        let mut late = [0; BATCH_KEYS];
+        let mut ahead = keys.iter().skip(AHEAD_KEYS);
+        for batch in keys.chunks(BATCH_KEYS) {
             let mut num_late = 0;
-            let found = keys[start..end].iter().zip(start..).map(|(&key, at)| {
-                let group = if FAR {
-                    let group = asked[at % AHEAD_KEYS];
-                    if let Some(key) = keys.get(at + AHEAD_KEYS) {
-                        asked[at % AHEAD_KEYS] = ask(key);
-                    }
-                    group
-                } else {
-                    group_of(key, groups.len())
-                };
-                let (row, is_over) = look(&groups[group], key);
+            for (at, (&key, found)) in batch.iter().zip(&mut rows).enumerate() {
+                let asked = &mut asked[at % AHEAD_KEYS];
+                let group = *asked;
+                if let Some(key) = ahead.next() {
+                    *asked = ask(key);
+                }
+                let (row, is_over) = groups[group].look(key);
+                *found = row;
                 // A value rather than a branch decides whether the search goes on.
-                let group = next(group, groups.len());
-                late[num_late % BATCH_KEYS] = Late { at, group };
+                late[num_late % BATCH_KEYS] = at;
                 num_late += usize::from(!is_over);
-                row
-            });
-            out.extend(found);
-            let first = out.len() - (end - start);
-            let late = &late[..num_late];
-            let ask = |late: &Late| prefetch(groups.get(late.group));
-            late.iter().take(AHEAD_LATE).for_each(ask);
-            for (idx, &Late { at, group }) in late.iter().enumerate() {
-                late.get(idx + AHEAD_LATE).into_iter().for_each(ask);
-                out[first + at - start] = self.find_from(group, keys[at]);
             }
+            let rows = &mut rows[..batch.len()];
+            let late = &late[..num_late];
+            let second = |at: usize| next(group_of(batch[at], groups.len()), groups.len());
+            let ask = |&at: &usize| prefetch(groups.get(second(at)));
+            late.iter().take(AHEAD_LATE).for_each(ask);
+            for (idx, &at) in late.iter().enumerate() {
+                late.get(idx + AHEAD_LATE).into_iter().for_each(ask);
+                rows[at] = self.find_from(second(at), batch[at]);
+            }
+            out.extend_from_slice(rows);
         }
     }
 
@@ -212,11 +190,12 @@ mod tests {
         index.insert(&all, 0, |_, _| panic!("keys are distinct"));
         let (mut num_groups, mut num_keys) = (0, 0);
         for key in keys {
-            let slots = index.groups.slots();
-            let home = Keys::home(key, slots.len());
-            let mut from_home = slots[home..].iter().chain(slots);
-            let place = from_home.position(|slot| *slot == (key, slot.1) && slot.1 != 0);
-            num_groups += place.unwrap() / GROUP_SLOTS + 1;
+            let groups = index.groups.all();
+            let home = group_of(key, groups.len());
+            let mut from_home = groups[home..].iter().chain(groups);
+            num_groups += 1 + from_home
+                .position(|group| group.look(key).0 != NO_MATCH)
+                .unwrap();
             num_keys += 1;
         }
         (100 * num_groups).div_ceil(num_keys)
@@ -231,7 +210,7 @@ mod tests {
                         (0..1000_i64).map(|i| (i.wrapping_mul(odd) << shift).wrapping_add(offset));
                     let unique = keys.clone().collect::<std::collections::HashSet<_>>().len();
                     if unique == 1000 {
-                        // Random keys: 109 to 130, most often 115.
+                        // Random keys: 102 to 106.
                         assert!(
                             groups_read(keys) <= 150,
                             "shift={shift} offset={offset} odd={odd}"

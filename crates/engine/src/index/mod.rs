@@ -58,16 +58,6 @@ const AHEAD_KEYS: usize = 64;
 /// An index of fewer bytes is in the second cache: nothing has to be asked for.
 const CACHED_BYTES: usize = 256 << 10;
 
-/// What stands for a key, and the complement of its row: so a table of free slots is all zeros, memory as it comes from
-/// the system.
-type Slot<K> = (K, u32);
-
-/// The row that has a slot, or [`NO_MATCH`].
-#[inline]
-fn row_of<K>(slot: &Slot<K>) -> u32 {
-    !slot.1
-}
-
 /// The place after another, and after the last the first.
 #[inline]
 fn next(place: usize, num_places: usize) -> usize {

@@ -1,4 +1,4 @@
-//! Insertion of many keys into a table of slots that is larger than the caches.
+//! Insertion of many keys into a table of slots, see [`groups`](super::groups), that is larger than the caches.
 //!
 //! One after the other, keys hit the table anywhere, and each waits for the memory. So the keys are sorted first by the
 //! part of the table in which their search begins: counted, then copied to where those of their part stand together.
@@ -17,7 +17,8 @@ use std::hint::black_box;
 
 use rayon::prelude::*;
 
-use super::{NO_MATCH, Slot, row_count};
+use super::groups::Group;
+use super::{NO_MATCH, next, row_count};
 
 /// A table of fewer bytes is not sorted for: it fits a cache.
 const TABLE_BYTES_MIN: usize = 1 << 20;
@@ -35,73 +36,75 @@ const CHUNK_KEYS: usize = 128 << 10;
 /// Keys that are sorted at once, at least; they take 16 bytes each. Tests have a number that they reach soon.
 const ROUND_KEYS: usize = if cfg!(test) { 50_000 } else { 2 << 20 };
 
-/// One key in so many slots at least is worth going through the whole table for.
-const SLOTS_PER_KEY_MAX: usize = 64;
+/// One key in so many groups of slots at least is worth going through the whole table for.
+const GROUPS_PER_KEY_MAX: usize = 12;
 
 /// Keys that are sorted at once for a table. Each round goes through all of it; so for a very large one they are more,
-/// and take an eighth of the space of slots of 16 bytes, or a quarter of those of 8.
-pub(super) fn round_keys<S>(slots: &[S]) -> usize {
-    ROUND_KEYS.max(slots.len() / 8)
+/// and take an eighth of its space.
+pub(super) fn round_keys<G>(groups: &[G]) -> usize {
+    ROUND_KEYS.max(groups.len() / 2)
 }
 
-/// Whether a table of so many slots is worth it.
-pub(super) fn is_large<S>(slots: &[S]) -> bool {
-    size_of_val(slots) >= TABLE_BYTES_MIN
+/// Whether a table of so many groups is worth it.
+pub(super) fn is_large<G>(groups: &[G]) -> bool {
+    size_of_val(groups) >= TABLE_BYTES_MIN
 }
 
-/// A table that keys are inserted into.
-pub(super) trait Table: Sync {
+/// A table that keys are inserted into, in groups of `N` slots.
+pub(super) trait Table<const N: usize>: Sync {
     /// What is sought: the key itself, or its hash.
     type Key: Copy + Default + Send + Sync;
     /// What a slot has of it.
     type Stored: Send;
 
-    /// The slot at which the search begins, in a table of so many.
-    fn home(key: Self::Key, num_slots: usize) -> usize;
+    /// The group at whose first slot the search begins, in a table of so many.
+    fn home(key: Self::Key, num_groups: usize) -> usize;
 
-    /// Gives a slot to a row if it is free or has the row's key. Returns whether it did, and the row before or
-    /// [`NO_MATCH`].
-    fn offer(&self, slot: &mut Slot<Self::Stored>, key: Self::Key, row: u32) -> (bool, u32);
+    /// Gives a row the slot of a group that has its key, or the first that is free, if there is one. Returns the row before
+    /// or [`NO_MATCH`].
+    fn offer(&self, group: &mut Group<Self::Stored, N>, key: Self::Key, row: u32) -> Option<u32>;
 }
 
 /// Inserts keys, whose rows count up from `first_row`. `replaced` hears of those that were there already, in the order
 /// of the rows: the row before, and the new one. One slot at least stays free.
-pub(super) fn insert<T: Table>(
+pub(super) fn insert<T: Table<N>, const N: usize>(
     table: &T,
-    slots: &mut [Slot<T::Stored>],
+    groups: &mut [Group<T::Stored, N>],
     keys: &[T::Key],
     first_row: u32,
     mut replaced: impl FnMut(u32, u32),
 ) {
-    if keys.len().saturating_mul(SLOTS_PER_KEY_MAX) < slots.len() {
+    if keys.len().saturating_mul(GROUPS_PER_KEY_MAX) < groups.len() {
         for (&key, row) in keys.iter().zip(first_row..) {
-            let before = insert_one(table, slots, key, row);
+            let before = insert_one(table, groups, key, row);
             if before != NO_MATCH {
                 replaced(before, row);
             }
         }
         return;
     }
-    let parts = Parts::new(slots);
+    let parts = Parts::new(groups);
     let chunks: Vec<Chunk<T::Key>> = keys
         .par_chunks(CHUNK_KEYS)
         .enumerate()
-        .map(|(idx, keys)| Chunk::sort::<T>(keys, first_row + row_count(idx * CHUNK_KEYS), parts))
+        .map(|(idx, keys)| {
+            Chunk::sort::<T, N>(keys, first_row + row_count(idx * CHUNK_KEYS), parts)
+        })
         .collect();
-    let outcomes: Vec<Outcome<T::Key>> = slots
-        .par_chunks_mut(parts.num_slots_each)
+    let outcomes: Vec<Outcome<T::Key>> = groups
+        .par_chunks_mut(parts.num_groups_each)
         .enumerate()
-        .map(|(part, slots)| {
+        .map(|(part, groups)| {
             let mut outcome = Outcome::default();
             let mut rest = Vec::new();
-            // In order, a part comes into the cache ten times as fast as slot by slot.
-            black_box(slots.iter().fold(0, |all, slot| all | slot.1));
+            // In order, a part comes into the cache ten times as fast as group by group.
+            black_box(groups.iter().fold(0, |all, group| all | group.row(0)));
             for chunk in &chunks {
                 let begun = chunk.of(part);
                 rest.resize(begun.len(), Search::default());
-                let mut num_left = look(table, slots, begun, &mut rest, &mut outcome);
+                let mut num_left = look(table, groups, begun, &mut rest, &mut outcome);
                 while num_left > 0 {
-                    num_left = look_again(table, slots, &mut rest[..num_left], &mut outcome);
+                    num_left = look_again(table, groups, &mut rest[..num_left], &mut outcome);
                 }
             }
             outcome
@@ -112,7 +115,7 @@ pub(super) fn insert<T: Table>(
     for outcome in outcomes {
         all.extend(outcome.replaced);
         for Search { key, row, .. } in outcome.late {
-            let before = insert_one(table, slots, key, row);
+            let before = insert_one(table, groups, key, row);
             if before != NO_MATCH {
                 all.push((before, row));
             }
@@ -126,29 +129,29 @@ pub(super) fn insert<T: Table>(
 
 /// Sets the row of a key and returns the row before, or [`NO_MATCH`]. One slot at least is free.
 #[inline]
-pub(super) fn insert_one<T: Table>(
+pub(super) fn insert_one<T: Table<N>, const N: usize>(
     table: &T,
-    slots: &mut [Slot<T::Stored>],
+    groups: &mut [Group<T::Stored, N>],
     key: T::Key,
     row: u32,
 ) -> u32 {
-    let (before_home, from_home) = slots.split_at_mut(T::home(key, slots.len()));
-    for slot in from_home.iter_mut().chain(before_home) {
-        if let (true, before) = table.offer(slot, key, row) {
+    let mut place = T::home(key, groups.len());
+    loop {
+        if let Some(before) = table.offer(&mut groups[place], key, row) {
             return before;
         }
+        place = next(place, groups.len());
     }
-    unreachable!("a table with a free slot has room")
 }
 
-/// Has every search look at one slot of its part. Those that go on are put, in their order, at the beginning of `rest`,
+/// Has every search look at one group of its part. Those that go on are put, in their order, at the beginning of `rest`,
 /// which has room for all. Returns how many they are.
 ///
-/// Whether a search ends is as good as random, so that a branch would be taken wrong every other time; here it only
-/// decides where the next one is put. Searches for one key go from slot to slot together, in the order of their rows.
-fn look<T: Table>(
+/// Which search goes on is as good as random, so that a branch would often be taken wrong; here it only decides where the
+/// next one is put. Searches for one key go from group to group together, in the order of their rows.
+fn look<T: Table<N>, const N: usize>(
     table: &T,
-    slots: &mut [Slot<T::Stored>],
+    groups: &mut [Group<T::Stored, N>],
     searches: &[Search<T::Key>],
     rest: &mut [Search<T::Key>],
     outcome: &mut Outcome<T::Key>,
@@ -156,15 +159,15 @@ fn look<T: Table>(
     let mut num_left = 0;
     for &search in searches {
         rest[num_left] = search.next();
-        num_left += usize::from(!look_once(table, slots, search, outcome));
+        num_left += usize::from(!look_once(table, groups, search, outcome));
     }
     num_left
 }
 
 /// As [`look`], in place.
-fn look_again<T: Table>(
+fn look_again<T: Table<N>, const N: usize>(
     table: &T,
-    slots: &mut [Slot<T::Stored>],
+    groups: &mut [Group<T::Stored, N>],
     searches: &mut [Search<T::Key>],
     outcome: &mut Outcome<T::Key>,
 ) -> usize {
@@ -172,61 +175,61 @@ fn look_again<T: Table>(
     for at in 0..searches.len() {
         let search = searches[at];
         searches[num_left] = search.next();
-        num_left += usize::from(!look_once(table, slots, search, outcome));
+        num_left += usize::from(!look_once(table, groups, search, outcome));
     }
     num_left
 }
 
-/// Has a search look at its slot. Returns whether that was its last.
+/// Has a search look at its group. Returns whether that was its last.
 #[inline]
-fn look_once<T: Table>(
+fn look_once<T: Table<N>, const N: usize>(
     table: &T,
-    slots: &mut [Slot<T::Stored>],
+    groups: &mut [Group<T::Stored, N>],
     search: Search<T::Key>,
     outcome: &mut Outcome<T::Key>,
 ) -> bool {
-    let Some(slot) = slots.get_mut(search.place as usize) else {
+    let Some(group) = groups.get_mut(search.place as usize) else {
         outcome.late.push(search);
         return true;
     };
-    let (is_over, before) = table.offer(slot, search.key, search.row);
-    if is_over && before != NO_MATCH {
+    let before = table.offer(group, search.key, search.row);
+    if let Some(before) = before.filter(|row| *row != NO_MATCH) {
         outcome.replaced.push((before, search.row));
     }
-    is_over
+    before.is_some()
 }
 
 /// How a table is divided.
 #[derive(Clone, Copy)]
 struct Parts {
-    num_slots: usize,
-    num_slots_each: usize,
+    num_groups: usize,
+    num_groups_each: usize,
 }
 
 impl Parts {
-    fn new<S>(slots: &[S]) -> Self {
-        let num_parts = (size_of_val(slots) / PART_BYTES).clamp(1, PARTS_MAX);
+    fn new<G>(groups: &[G]) -> Self {
+        let num_parts = (size_of_val(groups) / PART_BYTES).clamp(1, PARTS_MAX);
         Self {
-            num_slots: slots.len(),
+            num_groups: groups.len(),
             // A power of two, to be divided by quickly.
-            num_slots_each: slots.len().div_ceil(num_parts).next_power_of_two(),
+            num_groups_each: groups.len().div_ceil(num_parts).next_power_of_two(),
         }
     }
 
     fn len(self) -> usize {
-        self.num_slots.div_ceil(self.num_slots_each)
+        self.num_groups.div_ceil(self.num_groups_each)
     }
 
-    /// The part of a slot, and its place there.
+    /// The part of a group, and its place there.
     #[inline]
-    fn place(self, slot: usize) -> (usize, u32) {
-        let bits = self.num_slots_each.trailing_zeros();
+    fn place(self, group: usize) -> (usize, u32) {
+        let bits = self.num_groups_each.trailing_zeros();
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "a table of 2^33 slots in 256 parts has 2^25 in each"
+            reason = "a table of 2^31 groups in 512 parts has 2^23 in each"
         )]
-        let place = (slot & (self.num_slots_each - 1)) as u32;
-        (slot >> bits, place)
+        let place = (group & (self.num_groups_each - 1)) as u32;
+        (group >> bits, place)
     }
 }
 
@@ -235,7 +238,7 @@ impl Parts {
 struct Search<K> {
     key: K,
     row: u32,
-    /// The slot of its part that it looks at next.
+    /// The group of its part that it looks at next.
     place: u32,
 }
 
@@ -257,8 +260,12 @@ struct Chunk<K> {
 }
 
 impl<K: Copy + Default> Chunk<K> {
-    fn sort<T: Table<Key = K>>(keys: &[K], first_row: u32, parts: Parts) -> Self {
-        let home = |key: K| parts.place(T::home(key, parts.num_slots));
+    fn sort<T: Table<N, Key = K>, const N: usize>(
+        keys: &[K],
+        first_row: u32,
+        parts: Parts,
+    ) -> Self {
+        let home = |key: K| parts.place(T::home(key, parts.num_groups));
         let mut ends = vec![0; parts.len()];
         for &key in keys {
             ends[home(key).0] += 1;

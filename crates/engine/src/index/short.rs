@@ -2,7 +2,7 @@ use rayon::prelude::*;
 
 use super::byte_keys::ByteKeys;
 use super::{HashIndex, row_count};
-use crate::key::hash::short_word;
+use crate::key::hash::words;
 
 /// The longest key that this index takes.
 pub(super) const SHORT_BYTES_MAX: usize = 7;
@@ -35,7 +35,7 @@ impl ShortIndex {
 
     pub(super) fn insert<'a>(&mut self, keys: impl ByteKeys<'a>, told: impl FnMut(u32, u32)) {
         let ats = (0..keys.len()).into_par_iter().with_min_len(NUMBERS_EACH);
-        let numbers: Vec<i64> = ats.map(|at| number(keys.key(at))).collect();
+        let numbers: Vec<i64> = ats.map(|at| number(keys.words(at))).collect();
         debug_assert!(!numbers.contains(&TOO_LONG), "no key is longer");
         self.numbers.insert(&numbers, self.num_rows, told);
         self.num_rows += row_count(numbers.len());
@@ -50,7 +50,7 @@ impl ShortIndex {
         for start in (0..keys.len()).step_by(STEP_KEYS) {
             let numbers = &mut numbers[..STEP_KEYS.min(keys.len() - start)];
             for (found, at) in numbers.iter_mut().zip(start..) {
-                *found = number(keys.key(at));
+                *found = number(keys.words(at));
             }
             self.numbers.probe(numbers, out);
         }
@@ -58,7 +58,7 @@ impl ShortIndex {
 
     #[inline]
     pub(super) fn find(&self, key: &[u8]) -> u32 {
-        self.numbers.find(number(key))
+        self.numbers.find(number((words(key), key.len())))
     }
 
     pub(super) fn num_rows(&self) -> u32 {
@@ -73,12 +73,15 @@ impl ShortIndex {
 /// What stands for all keys that no index of short ones has.
 const TOO_LONG: i64 = -1;
 
+/// That of a key with this word, of so many bytes.
 #[inline]
-fn number(key: &[u8]) -> i64 {
-    if key.len() > SHORT_BYTES_MAX {
-        return TOO_LONG;
+fn number(([word], len): ([u64; 1], usize)) -> i64 {
+    let number = (word | (len as u64) << 56).cast_signed();
+    if len > SHORT_BYTES_MAX {
+        TOO_LONG
+    } else {
+        number
     }
-    (short_word(key) | (key.len() as u64) << 56).cast_signed()
 }
 
 #[cfg(test)]

@@ -17,26 +17,62 @@ pub(crate) fn hash_int(key: i64) -> u64 {
     folded(folded(key, 0x1319_8a2e_0370_7345), 0xa409_3822_299f_31d1)
 }
 
-/// The bytes of a key, eight at a time, as `W` words whatever its length: where the key ends before the last of them,
-/// those begin eight bytes before its end, and a key of less than eight bytes is one word, repeated. Keys of one length,
-/// up to `8 * W` bytes, have the same words only if they are the same.
+/// The bytes of a key, eight at a time, as `W` words whatever its length, with zeros after its end. Keys of one length, up
+/// to `8 * W` bytes, have the same words only if they are the same.
 ///
 /// With as many words as a key has, a processor would guess wrong at every other key where their end is, which costs more
 /// than to load them.
 #[inline]
 pub(crate) fn words<const W: usize>(key: &[u8]) -> [u64; W] {
     let Some(last) = key.len().checked_sub(8) else {
-        return [short_word(key); W];
+        let mut words = [0; W];
+        words[0] = short_word(key);
+        return words;
     };
     std::array::from_fn(|idx| {
-        let word = key[(8 * idx).min(last)..].first_chunk();
-        word.map_or(0, |word| u64::from_le_bytes(*word))
+        // Those that the key ends before or in begin eight bytes before its end, and what is before them is shifted out.
+        let start = (8 * idx).min(last);
+        let word = key[start..].first_chunk();
+        let word = word.map_or(0, |word| u64::from_le_bytes(*word));
+        let num_before = 8 * idx - start;
+        if num_before < 8 {
+            word >> (8 * num_before)
+        } else {
+            0
+        }
     })
 }
 
+/// The words of a key from bytes at whose beginning it stands, if they are as many as the words have.
+#[inline]
+pub(crate) fn words_before<const W: usize>(bytes: &[u8], len: usize) -> Option<[u64; W]> {
+    const { assert!(8 * W <= WORD_BYTES_MAX) };
+    let words: &[[u8; 8]; W] = bytes.as_chunks().0.first_chunk()?;
+    let mask = &MASK[WORD_BYTES_MAX - len.min(WORD_BYTES_MAX)..];
+    let mask: &[[u8; 8]; W] = mask.as_chunks().0.first_chunk()?;
+    Some(std::array::from_fn(|idx| {
+        u64::from_le_bytes(words[idx]) & u64::from_le_bytes(mask[idx])
+    }))
+}
+
+/// The longest key of which all bytes are in words.
+pub(crate) const WORD_BYTES_MAX: usize = 56;
+
+/// Ones for the bytes of the longest key, then zeros: from the middle on, what a shorter one has.
+static MASK: [u8; 2 * WORD_BYTES_MAX] = {
+    let mut mask = [0; 2 * WORD_BYTES_MAX];
+    let (ones, _) = mask.split_at_mut(WORD_BYTES_MAX);
+    let mut at = 0;
+    while at < ones.len() {
+        ones[at] = u8::MAX;
+        at += 1;
+    }
+    mask
+};
+
 /// Up to seven bytes, then zeros.
 #[inline]
-pub(crate) fn short_word(key: &[u8]) -> u64 {
+fn short_word(key: &[u8]) -> u64 {
     if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
         // What both have is the same.
         let [first, last] = [first, last].map(|half| u64::from(u32::from_le_bytes(*half)));
@@ -134,6 +170,13 @@ mod tests {
                 assert_eq!(words::<5>(&key) != words::<5>(&other), at < 40);
                 assert_eq!(words::<7>(&key) != words::<7>(&other), at < 56);
             }
+            // Bytes in order, and zeros after the end.
+            let key: Vec<u8> = (1..).take(len).collect();
+            let bytes = words::<7>(&key).map(u64::to_le_bytes);
+            let bytes = bytes.as_flattened();
+            let same = len.min(bytes.len());
+            assert_eq!(bytes[..same], key[..same]);
+            assert!(bytes[same..].iter().all(|byte| *byte == 0));
         }
     }
 
