@@ -75,5 +75,6 @@ pub(crate) fn resolve(
         }
     }
     index.settle(|before, row| event(Event::Superseded { before, row }));
+    index.finish();
     Ok((index, layout))
 }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::byte_keys::ByteKeys;
 use super::groups::{Group, Groups};
 use super::parts::{self, Table};
+use super::perfect::{FEW_KEYS, PerfectTable};
 use super::short::{SHORT_BYTES_MAX, ShortIndex};
 use super::{NO_MATCH, next, row_count};
 use crate::huge;
@@ -66,7 +67,9 @@ const KEYS_PER_LONG: usize = 64;
 /// inserted in large numbers, see [`parts`].
 #[derive(Debug)]
 pub(crate) struct RecordIndex<const W: usize, A> {
+    /// Empty where there is a table in its place.
     groups: Groups<u32, GROUP_SLOTS>,
+    few: Option<PerfectTable<u32>>,
     keys: Keys<W, A>,
     /// Hashes of keys that have no slot yet, when there are enough of them.
     waiting: Vec<u64>,
@@ -166,6 +169,11 @@ impl BytesIndex {
     /// Gives a slot to what waits for one. Comes before a probe.
     pub(crate) fn settle(&mut self, told: impl FnMut(u32, u32)) {
         each!(self, index => index.settle(told));
+    }
+
+    /// Makes it ready to be looked at for long, when it has settled for the last time.
+    pub(crate) fn finish(&mut self) {
+        each!(self, index => index.finish());
     }
 
     /// Appends the row of every key, or [`NO_MATCH`], to `out`.
@@ -359,6 +367,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     fn new(num_keys: usize, long: Long) -> Self {
         Self {
             groups: Groups::new((num_keys * 2 + 1).div_ceil(GROUP_SLOTS)),
+            few: None,
             keys: Keys {
                 records: huge::with_capacity(num_keys),
                 has_long: long.num_keys > 0,
@@ -414,11 +423,24 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
         parts::insert(&self.keys, groups, &hashes, self.first_waiting, told);
     }
 
+    fn finish(&mut self) {
+        if self.few.is_some() || self.keys.records.len() > FEW_KEYS {
+            return;
+        }
+        let entries = self.groups.all().iter().flat_map(Group::entries);
+        let stored = entries.map(|(_, row)| (self.keys.hash_of(row), row));
+        self.few = PerfectTable::new(stored, NO_MATCH);
+        if self.few.is_some() {
+            self.groups = Groups::new(0);
+        }
+    }
+
     fn probe<'a>(&self, keys: impl ByteKeys<'a>, out: &mut Vec<u32>) {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
         let num_keys = keys.len();
         // Where two keys have one tag, `look` may tell of a row that has no slot, and has an equal record all the same.
-        if num_keys < BLOCK_KEYS || self.has_superseded {
+        let may_mislead = self.has_superseded && self.few.is_none();
+        if num_keys < BLOCK_KEYS || may_mislead {
             out.extend((0..num_keys).map(|at| self.find(keys.key(at))));
             return;
         }
@@ -456,6 +478,14 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
 
     /// The second: the row in a key's group that has its tag. Another key has it hardly ever.
     fn look(&self, block: &mut Block<W, A>) {
+        if let Some(few) = &self.few {
+            let found = block.rows.iter_mut().zip(&block.hashes);
+            for (row, hash) in found.take(block.range.len()) {
+                *row = few.get(*hash);
+                prefetch(self.keys.records.get(*row as usize));
+            }
+            return;
+        }
         let groups = self.groups.all();
         let found = block.rows.iter_mut().zip(&mut block.is_over);
         for ((row, is_over), hash) in found.zip(&block.hashes).take(block.range.len()) {
@@ -484,7 +514,8 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
                 is_it = !is_none && self.keys.is_equal(row, keys.key(at), wanted);
             }
             // Full groups and tags that two keys have are rare.
-            let is_known = u8::from(is_it) | u8::from(is_none) & u8::from(is_over) != 0;
+            let is_over = u8::from(is_none) & u8::from(is_over) | u8::from(self.few.is_some());
+            let is_known = u8::from(is_it) | is_over != 0;
             if is_known {
                 select_unpredictable(is_it, row, NO_MATCH)
             } else {
@@ -511,6 +542,11 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     fn find(&self, key: &[u8]) -> u32 {
         let wanted = Record::of(&[key][..], 0);
         let hash = self.keys.hash(|| key, &wanted);
+        if let Some(few) = &self.few {
+            let row = few.get(hash);
+            let is_it = row != NO_MATCH && self.keys.is_equal(row, key, &wanted);
+            return if is_it { row } else { NO_MATCH };
+        }
         let tag = tag(hash);
         let groups = self.groups.all();
         let mut place = home_slot(hash, groups.len());
@@ -534,6 +570,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
 
     fn num_bytes(&self) -> usize {
         self.groups.num_bytes()
+            + self.few.as_ref().map_or(0, PerfectTable::num_bytes)
             + self.keys.records.capacity() * size_of::<Record<W, A>>()
             + self.keys.long_bytes.capacity()
     }
@@ -553,11 +590,20 @@ mod tests {
     use super::*;
     use crate::key::hash::words;
 
-    fn rows(index: &BytesIndex, keys: &[&[u8]]) -> Vec<u32> {
+    /// The rows of keys, before the index is made ready to be looked at for long, and after it.
+    fn rows(index: &mut BytesIndex, keys: &[&[u8]]) -> Vec<u32> {
         let mut rows = Vec::new();
         index.probe(keys, &mut rows);
-        for (key, row) in keys.iter().zip(&rows) {
-            assert_eq!(index.find(key), *row);
+        for is_finished in [false, true] {
+            if is_finished {
+                index.finish();
+                let mut again = Vec::new();
+                index.probe(keys, &mut again);
+                assert_eq!(again, rows);
+            }
+            for (key, row) in keys.iter().zip(&rows) {
+                assert_eq!(index.find(key), *row);
+            }
         }
         rows
     }
@@ -572,7 +618,7 @@ mod tests {
             index.insert(&keys[..], |_, _| panic!("keys are distinct"));
             index.settle(|_, _| ());
             let all: Vec<u32> = (0..).take(keys.len()).collect();
-            assert_eq!(rows(&index, &keys), all);
+            assert_eq!(rows(&mut index, &keys), all);
             let mut others = vec![vec![b'x'; longest + 1], vec![b'x'; longest + 100]];
             for key in &keys {
                 others.extend((0..key.len()).map(|at| {
@@ -584,7 +630,7 @@ mod tests {
                 others.push(zero);
             }
             let others: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
-            let found = rows(&index, &others);
+            let found = rows(&mut index, &others);
             assert!(found.iter().all(|row| *row == NO_MATCH), "{longest}");
         }
     }
@@ -618,14 +664,14 @@ mod tests {
             let again = (0..5).map(|row| (row, 1_000 + row));
             assert!(told.into_iter().eq(again));
             let found: Vec<u32> = (1_000..1_005).chain(5..1_000).collect();
-            assert_eq!(rows(&index, &keys), found);
+            assert_eq!(rows(&mut index, &keys), found);
             let mut index = BytesIndex::new(keys.len(), Lengths::of(&keys[..]));
             index.insert(&keys[..], |_, _| panic!("keys are distinct"));
             let all: Vec<u32> = (0..1_000).collect();
-            assert_eq!(rows(&index, &keys), all);
+            assert_eq!(rows(&mut index, &keys), all);
             let others: Vec<Vec<u8>> = keys.iter().map(|key| [key, &key[..1]].concat()).collect();
             let others: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
-            assert_eq!(rows(&index, &others), [NO_MATCH; 1_000]);
+            assert_eq!(rows(&mut index, &others), [NO_MATCH; 1_000]);
             let record = match (short, num_long) {
                 (_, 500) | (40, _) => 64,
                 (24, _) => 32,
@@ -651,21 +697,21 @@ mod tests {
         index.insert(&keys[..], |before, row| told.push((before, row)));
         assert_eq!(told, [(1, 3)]);
         let sought: Vec<&[u8]> = [&x[..], &y[..]].repeat(BLOCK_KEYS);
-        assert_eq!(rows(&index, &sought), [3, 5].repeat(BLOCK_KEYS));
+        assert_eq!(rows(&mut index, &sought), [3, 5].repeat(BLOCK_KEYS));
         // Without a row that was superseded too.
         let keys = &keys[1..];
         let distinct = [keys[0], keys[1], keys[4]];
         let mut index = BytesIndex::new(3, Lengths::of(&distinct[..]));
         index.insert(&distinct[..], |_, _| panic!("keys are distinct"));
-        assert_eq!(rows(&index, &sought), [0, 2].repeat(BLOCK_KEYS));
+        assert_eq!(rows(&mut index, &sought), [0, 2].repeat(BLOCK_KEYS));
     }
 
     #[test]
     fn an_index_without_keys_has_none() {
         let keys = vec![&b"key"[..]; 100];
         for num_keys in [0, 100] {
-            let index = BytesIndex::new(num_keys, Lengths::default());
-            assert_eq!(rows(&index, &keys), [NO_MATCH; 100]);
+            let mut index = BytesIndex::new(num_keys, Lengths::default());
+            assert_eq!(rows(&mut index, &keys), [NO_MATCH; 100]);
         }
     }
 }

@@ -87,6 +87,13 @@ impl<K: Copy + PartialEq, const N: usize> Group<K, N> {
 }
 
 impl<K, const N: usize> Group<K, N> {
+    /// The keys of slots that are taken, and their rows.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&K, u32)> {
+        let rows = self.rows.iter().map(|row| !row);
+        let entries = self.keys.iter().zip(rows);
+        entries.take_while(|(_, row)| *row != NO_MATCH)
+    }
+
     /// The row that has a slot, or [`NO_MATCH`].
     #[inline]
     pub(super) fn row(&self, slot: usize) -> u32 {

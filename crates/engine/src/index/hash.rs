@@ -1,7 +1,10 @@
+use std::hint::select_unpredictable;
+
 use super::groups::{Group, Groups};
 use super::parts::{self, Table};
+use super::perfect::{FEW_KEYS, PerfectTable};
 use super::{AHEAD_KEYS, NO_MATCH, next};
-use crate::key::hash::{hash_int, home_slot};
+use crate::key::hash::{FACTORS, hash_int, hash_int_once, home_slot};
 use crate::prefetch::{LINE_BYTES, prefetch};
 
 /// Open addressing over `i64` keys, linear probing, little more than half full: 24 bytes a key.
@@ -15,7 +18,9 @@ use crate::prefetch::{LINE_BYTES, prefetch};
 /// without a branch. Searches that go on are ended later. Keys are inserted in large numbers, see [`parts`].
 #[derive(Debug)]
 pub(crate) struct HashIndex {
+    /// Empty where there is a table in its place.
     groups: Groups<i64, GROUP_SLOTS>,
+    few: Option<FewKeys>,
     /// Keys that are still to be inserted, when there are enough of them.
     waiting: Vec<i64>,
     first_waiting: u32,
@@ -37,6 +42,33 @@ const AHEAD_LATE: usize = 16;
 #[inline]
 fn group_of(key: i64, num_groups: usize) -> usize {
     home_slot(hash_int(key), num_groups)
+}
+
+/// Few keys, each in a slot of its own.
+#[derive(Debug)]
+struct FewKeys {
+    factor: u64,
+    table: PerfectTable<(i64, u32)>,
+}
+
+impl FewKeys {
+    /// `None` if no factor will do.
+    fn new(entries: &[(i64, u32)]) -> Option<Self> {
+        FACTORS.into_iter().find_map(|factor| {
+            let entries = entries.iter();
+            let stored = entries.map(|&entry| (hash_int_once(entry.0, factor), entry));
+            let table = PerfectTable::new(stored, (0, NO_MATCH))?;
+            Some(Self { factor, table })
+        })
+    }
+
+    /// The row of a key, or [`NO_MATCH`].
+    #[inline]
+    fn find(&self, key: i64) -> u32 {
+        let (found, row) = self.table.get(hash_int_once(key, self.factor));
+        // Whether it is there is as good as random.
+        select_unpredictable(found == key, row, NO_MATCH)
+    }
 }
 
 /// How keys are inserted.
@@ -65,6 +97,7 @@ impl HashIndex {
         let num_groups = (num_keys * KEY_BYTES / LINE_BYTES).max(num_keys / GROUP_SLOTS + 1);
         Self {
             groups: Groups::new(num_groups),
+            few: None,
             waiting: Vec::new(),
             first_waiting: 0,
         }
@@ -108,9 +141,25 @@ impl HashIndex {
         parts::insert(&Keys, self.groups.all_mut(), &keys, first_row, told);
     }
 
+    /// Makes it ready to be looked at for long, when it has settled for the last time: few keys get a slot each.
+    pub(crate) fn finish(&mut self) {
+        if self.few.is_some() || self.groups.num_bytes() > FEW_KEYS * KEY_BYTES {
+            return;
+        }
+        let entries = self.groups.all().iter().flat_map(Group::entries);
+        let entries = entries.map(|(key, row)| (*key, row));
+        self.few = FewKeys::new(&entries.collect::<Vec<_>>());
+        if self.few.is_some() {
+            self.groups = Groups::new(0);
+        }
+    }
+
     /// The row of one key.
     #[inline]
     pub(crate) fn find(&self, key: i64) -> u32 {
+        if let Some(few) = &self.few {
+            return few.find(key);
+        }
         self.find_from(group_of(key, self.groups.all().len()), key)
     }
 
@@ -129,6 +178,10 @@ impl HashIndex {
 
     pub(crate) fn probe(&self, keys: &[i64], out: &mut Vec<u32>) {
         debug_assert!(self.waiting.is_empty(), "settled before it is probed");
+        if let Some(few) = &self.few {
+            out.extend(keys.iter().map(|&key| few.find(key)));
+            return;
+        }
         if keys.len() < AHEAD_KEYS {
             out.extend(keys.iter().map(|&key| self.find(key)));
             return;
@@ -175,7 +228,7 @@ impl HashIndex {
     }
 
     pub(crate) fn num_bytes(&self) -> usize {
-        self.groups.num_bytes()
+        self.groups.num_bytes() + self.few.as_ref().map_or(0, |few| few.table.num_bytes())
     }
 }
 
@@ -216,6 +269,36 @@ mod tests {
                             "shift={shift} offset={offset} odd={odd}"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn few_keys_have_a_slot_each() {
+        for shift in 0..48 {
+            for num_keys in [0, 1, 2, 5, 100, 3_000] {
+                let key = |i: i64| (i << shift).wrapping_sub(7);
+                let keys: Vec<i64> = (0..num_keys).map(key).collect();
+                let mut distinct: Vec<i64> = keys.clone();
+                distinct.dedup();
+                distinct.retain(|key| *key != keys[0]);
+                distinct.extend(keys.first());
+                let mut index = HashIndex::new(distinct.len());
+                index.insert(&distinct, 0, |_, _| panic!("keys are distinct"));
+                let most = index.num_bytes() + 64;
+                index.finish();
+                assert!(index.few.is_some(), "{num_keys} keys, shifted by {shift}");
+                assert!(index.num_bytes() <= most);
+                // None is between two of them, and none is past the last.
+                let others = (0..100).map(|i| key(i + num_keys).wrapping_add(1));
+                let sought: Vec<i64> = distinct.iter().copied().chain(others).collect();
+                let mut rows = Vec::new();
+                index.probe(&sought, &mut rows);
+                for (at, (row, key)) in (0..).zip(rows.iter().zip(&sought)) {
+                    let is_there = distinct.get(at as usize) == Some(key);
+                    assert_eq!(*row, if is_there { at } else { NO_MATCH });
+                    assert_eq!(index.find(*key), *row);
                 }
             }
         }

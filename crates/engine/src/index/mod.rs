@@ -7,6 +7,7 @@ mod groups;
 mod hash;
 mod layout;
 mod parts;
+mod perfect;
 mod rank;
 mod short;
 mod stride;
@@ -159,6 +160,15 @@ impl Index {
             Self::Direct(index) => index.settle(),
             Self::Hash(index) => index.settle(replaced),
             Self::Bytes(index) => index.settle(replaced),
+        }
+    }
+
+    /// Makes it ready to be looked at for long, when it has settled for the last time.
+    pub(crate) fn finish(&mut self) {
+        match self {
+            Self::Direct(_) => {}
+            Self::Hash(index) => index.finish(),
+            Self::Bytes(index) => index.finish(),
         }
     }
 

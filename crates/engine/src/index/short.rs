@@ -45,6 +45,10 @@ impl ShortIndex {
         self.numbers.settle(told);
     }
 
+    pub(super) fn finish(&mut self) {
+        self.numbers.finish();
+    }
+
     pub(super) fn probe<'a>(&self, keys: impl ByteKeys<'a>, out: &mut Vec<u32>) {
         let mut numbers = [0; STEP_KEYS];
         for start in (0..keys.len()).step_by(STEP_KEYS) {
@@ -128,6 +132,12 @@ mod tests {
         for (key, row) in all.iter().zip(&expected) {
             assert_eq!(index.find(key), *row);
         }
+        let mut finished = ShortIndex::new(kept.len());
+        finished.insert(&kept[..], |_, _| panic!("keys are distinct"));
+        finished.finish();
+        found.clear();
+        finished.probe(&all[..], &mut found);
+        assert_eq!(found, expected);
         let mut told = Vec::new();
         index.insert(&kept[..10], |before, row| told.push((before, row)));
         index.settle(|before, row| told.push((before, row)));

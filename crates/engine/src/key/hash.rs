@@ -17,6 +17,21 @@ pub(crate) fn hash_int(key: i64) -> u64 {
     folded(folded(key, 0x1319_8a2e_0370_7345), 0xa409_3822_299f_31d1)
 }
 
+/// As [`hash_int`] in half of the time, for tables that are tried out: of each factor there are strides that it does not
+/// spread well.
+#[inline]
+pub(crate) fn hash_int_once(key: i64, factor: u64) -> u64 {
+    folded(key.cast_unsigned() ^ 0x243f_6a88_85a3_08d3, factor)
+}
+
+/// Factors for [`hash_int_once`]: 2^64 by the golden ratio, then digits of pi and its own.
+pub(crate) const FACTORS: [u64; 4] = [
+    0x9e37_79b9_7f4a_7c15,
+    0xa409_3822_299f_31d1,
+    0xf39c_c060_5ced_c835,
+    0x1319_8a2e_0370_7345,
+];
+
 /// The bytes of a key, eight at a time, as `W` words whatever its length, with zeros after its end. Keys of one length, up
 /// to `8 * W` bytes, have the same words only if they are the same.
 ///

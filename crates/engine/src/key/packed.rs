@@ -236,6 +236,7 @@ fn bytes_digit(column: usize, pages: &[(&ArrayRef, Conversion)]) -> Digit {
     let mut index = BytesIndex::new(distinct.len(), Lengths::of(&distinct[..]));
     index.insert(&distinct[..], |_, _| ());
     index.settle(|_, _| ());
+    index.finish();
     Digit {
         column,
         values: Values::Bytes(index),
