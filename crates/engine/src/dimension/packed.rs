@@ -45,6 +45,10 @@ const CHUNK_ROWS: usize = 256;
 /// A row is asked for while so many before it are waited for.
 const AHEAD_ROWS: usize = 64;
 
+/// Rows of fewer bytes are in the third cache, and come soon enough as they are looked at. Million rows of 32 bytes a second,
+/// two threads, asked for ahead and not: of 100,000 or 200,000 330 and 370, of 500,000 300 and 260.
+const NEAR_BYTES: usize = 8 << 20;
+
 /// Columns of fewer bytes stay in the second cache, and are read there as they are.
 const COLUMN_BYTES_MIN: usize = 1 << 20;
 
@@ -250,6 +254,7 @@ impl Pack {
         wanted: &Wanted<'_>,
     ) -> Result<Vec<ArrayRef>, ArrowError> {
         let (rows, row_bytes) = (as_bytes(&packed.rows), packed.row_bytes);
+        let is_far = rows.len() > NEAR_BYTES;
         let mut outputs: Vec<Output> = self
             .columns
             .iter()
@@ -259,7 +264,9 @@ impl Pack {
         let mut numbers = [NO_MATCH; CHUNK_ROWS];
         let mut ahead = wanted.rows();
         for chunk in wanted.rows().chunks(CHUNK_ROWS) {
-            touch(rows, row_bytes, ahead);
+            if is_far {
+                touch(rows, row_bytes, ahead);
+            }
             ahead = &ahead[chunk.len()..];
             for (output, cell) in outputs.iter_mut().zip(&packed.cells) {
                 match &cell.values {

@@ -64,7 +64,8 @@ const KEYS_PER_LONG: usize = 64;
 /// Keys go through the index in three steps: hash, look at the group, compare with the record. Blocks of keys take them by
 /// turns, and each step asks for the memory that the next one looks at, so that by then the memory is there. Where all is in
 /// a cache this is no loss: a step is a short loop without branches, whose rounds do not wait for each other. Keys are
-/// inserted in large numbers, see [`parts`].
+/// inserted in large numbers, see [`parts`]. When few keys are all there, a table takes the place of the groups, see
+/// [`PerfectTable`].
 #[derive(Debug)]
 pub(crate) struct RecordIndex<const W: usize, A> {
     /// Empty where there is a table in its place.
@@ -465,18 +466,22 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     /// The first step: the hashes of keys, which say their groups.
     fn begin<'a>(&self, keys: impl ByteKeys<'a>, range: Range<usize>, block: &mut Block<W, A>) {
         let groups = self.groups.all();
+        let is_few = self.few.is_some();
         for (record, at) in block.records.iter_mut().zip(range.clone()) {
             *record = Record::of(keys, at);
         }
         let found = block.records.iter().zip(&mut block.hashes);
         for ((record, hash), at) in found.zip(range.clone()) {
             *hash = self.keys.hash(|| keys.key(at), record);
-            prefetch(groups.get(home_slot(*hash, groups.len())));
+            if !is_few {
+                prefetch(groups.get(home_slot(*hash, groups.len())));
+            }
         }
         block.range = range;
     }
 
-    /// The second: the row in a key's group that has its tag. Another key has it hardly ever.
+    /// The second: the row in a key's group that has its tag, which another key has hardly ever; of few keys, the only one
+    /// that can have it.
     fn look(&self, block: &mut Block<W, A>) {
         if let Some(few) = &self.few {
             let found = block.rows.iter_mut().zip(&block.hashes);

@@ -15,7 +15,8 @@ use crate::prefetch::{LINE_BYTES, prefetch};
 /// one that is taken.
 ///
 /// The group of a key is asked for while keys before it are looked for. Then the key is compared with all five slots,
-/// without a branch. Searches that go on are ended later. Keys are inserted in large numbers, see [`parts`].
+/// without a branch. Searches that go on are ended later. Keys are inserted in large numbers, see [`parts`]. When few keys are
+/// all there, a table takes the place of the groups, see [`PerfectTable`].
 #[derive(Debug)]
 pub(crate) struct HashIndex {
     /// Empty where there is a table in its place.
