@@ -3,15 +3,18 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::SchemaRef;
 use arrow_select::take::take_record_batch;
-use darner_engine::{Error, ErrorKind, Result, Sealed, Sink, SinkOptions, Written};
+use darner_engine::{
+    ColumnForm, Error, ErrorKind, Result, Sealed, Sink, SinkOptions, Written, create_into,
+};
 
 use crate::storage::{create, make_parent};
 
@@ -50,6 +53,8 @@ pub(super) struct SplitSink {
     parts: BTreeMap<String, Part>,
     sealed: Vec<(PathBuf, Sealed)>,
     files: Files,
+    /// What the sinks of all files would have, as far as rows can be dealt out in it.
+    prefers: ColumnForm,
 }
 
 #[derive(Default)]
@@ -112,6 +117,13 @@ impl SplitSink {
         files: Files,
     ) -> Result<Self> {
         let (schema, kept, partition) = split.columns(schema)?;
+        let known_as = Path::new("part").with_extension(extension);
+        let nowhere = Box::new(io::sink());
+        let sink = create_into(&known_as, extension, nowhere, &schema, &options)?;
+        let prefers = match sink.prefers() {
+            ColumnForm::Plain => ColumnForm::Plain,
+            _ => ColumnForm::Any,
+        };
         Ok(Self {
             split: split.clone(),
             root: root.to_owned(),
@@ -124,6 +136,7 @@ impl SplitSink {
             parts: BTreeMap::new(),
             sealed: Vec::new(),
             files,
+            prefers,
         })
     }
 
@@ -233,14 +246,10 @@ impl SplitSink {
 
 impl Sink for SplitSink {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let columns = self.kept.iter().map(|&idx| Arc::clone(batch.column(idx)));
-        let kept = RecordBatch::try_new_with_options(
-            Arc::clone(&self.schema),
-            columns.collect(),
-            &options,
-        )
-        .map_err(|error| Error::internal("a batch is not as planned").with_source(error))?;
+        // In the form that they come in.
+        let kept = batch.project(&self.kept);
+        let kept =
+            kept.map_err(|error| Error::internal("a batch is not as planned").with_source(error))?;
         if self.partition.is_empty() {
             return self.write_part("", &kept);
         }
@@ -288,6 +297,10 @@ impl Sink for SplitSink {
     fn num_bytes(&self) -> u64 {
         let open = self.parts.values().filter_map(|part| part.sink.as_ref());
         open.map(|(_, sink)| sink.num_bytes()).sum()
+    }
+
+    fn prefers(&self) -> ColumnForm {
+        self.prefers
     }
 }
 

@@ -4,6 +4,8 @@ use std::{
     collections::BTreeMap, fs::OpenOptions, io::Write, path::Path, process::Stdio, time::Duration,
 };
 
+use darner_engine::SourceOptions;
+
 use crate::place::{Place, Run};
 
 const JOB: &str = "
@@ -256,6 +258,44 @@ fn rows_are_put_into_directories_and_files_of_a_size() {
         place.write("wrong.toml", &wrong);
         place.fails(&["run", "wrong.toml"], 2, &[words]);
         assert_eq!(place.run(&["check", "wrong.toml"]).code, Some(2));
+    }
+}
+
+/// Parquet files by a column of the dimension: of the type that was asked for, whatever columns come in.
+#[test]
+fn parts_of_parquet_have_the_encoding_that_is_asked_for() {
+    for (encoding, data_type) in [
+        ("plain", "Utf8"),
+        ("view", "Utf8View"),
+        ("dictionary", "Dictionary(Int32, Utf8)"),
+    ] {
+        let job = JOB.replace("select city", "select city, state, name");
+        let with = format!(
+            "format = 'parquet'\nencoding = '{encoding}'\npartition_by = ['state']\ntarget_file_rows = 2"
+        );
+        let place = place(&job.replace("format = 'csv'", &with));
+        let airports = "code,city,state,name\nJFK,New York,NY,Kennedy\nSFO,San Francisco,CA,\n";
+        place.write("airports.csv", airports);
+        place.ok(&["run", "job.toml"]);
+        let nowhere = "state=__HIVE_DEFAULT_PARTITION__/b-00000.parquet";
+        for (file, expected) in [
+            ("state=NY/a-00000.parquet", "1\tNew York\tKennedy\n"),
+            ("state=CA/a-00000.parquet", "2\tSan Francisco\t\n"),
+            ("state=NY/b-00000.parquet", "4\tNew York\tKennedy\n"),
+            ("state=CA/c-00000.parquet", "5\tSan Francisco\t\n"),
+            (nowhere, "3\t\t\n"),
+        ] {
+            let path = format!("out/{file}");
+            let rows = format!("SELECT flight, city, name FROM '{path}'");
+            let run = place.ok(&["sql", &rows, "--format", "tsv"]);
+            assert_eq!(run.stdout, format!("flight\tcity\tname\n{expected}"));
+            let part = darner_engine::open(&place.path(&path), &SourceOptions::default()).unwrap();
+            let schema = part.schema();
+            for name in ["city", "name"] {
+                let field = schema.field_with_name(name).unwrap();
+                assert_eq!(field.data_type().to_string(), data_type);
+            }
+        }
     }
 }
 
