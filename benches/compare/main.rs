@@ -124,6 +124,8 @@ fn main() -> Result<()> {
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(num_threads)
+        // The thread that asks is one of them, as in DuckDB: beside two that work for it, a third made the system put both
+        // on one core for all of a short join, every other time.
         .use_current_thread()
         .build()?;
     if joins.is_empty() {
