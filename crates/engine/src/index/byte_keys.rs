@@ -107,15 +107,16 @@ impl<'a, T: ByteViewType> ByteKeys<'a> for Views<'a, T> {
 
     #[inline]
     fn words<const W: usize>(self, at: usize) -> ([u64; W], usize) {
-        let view = self.0.views()[at].to_le_bytes();
-        let len = ByteView::from(u128::from_le_bytes(view)).length as usize;
+        let raw = self.0.views()[at];
+        let view = ByteView::from(raw);
+        let len = view.length as usize;
         let found = if len <= MAX_INLINE_VIEW_LEN as usize {
             // Behind the length, in room for as many words as there are.
             let mut bytes = [0; WORD_BYTES_MAX];
-            bytes[..MAX_INLINE_VIEW_LEN as usize].copy_from_slice(&view[size_of::<u32>()..]);
+            let inline = &raw.to_le_bytes()[size_of::<u32>()..];
+            bytes[..inline.len()].copy_from_slice(inline);
             words_before(&bytes, len)
         } else {
-            let view = ByteView::from(u128::from_le_bytes(view));
             let bytes = self.0.data_buffers().get(view.buffer_index as usize);
             let rest = bytes.and_then(|bytes| bytes.get(view.offset as usize..));
             rest.and_then(|rest| words_before(rest, len))

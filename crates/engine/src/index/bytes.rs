@@ -7,10 +7,10 @@ use super::byte_keys::ByteKeys;
 use super::groups::{Group, Groups};
 use super::parts::{self, Table};
 use super::perfect::{FEW_KEYS, PerfectTable};
+use super::records::{Keys, Of16, Of32, Of64, RECORDS_EACH, Record};
 use super::short::{SHORT_BYTES_MAX, ShortIndex};
 use super::{NO_MATCH, next, row_count};
-use crate::huge;
-use crate::key::hash::{hash_long, hash_words, home_slot};
+use crate::key::hash::home_slot;
 use crate::prefetch::{LINE_BYTES, prefetch};
 
 /// An index of keys of bytes, by how many words of 8 bytes a record has.
@@ -81,38 +81,6 @@ pub(crate) struct RecordIndex<const W: usize, A> {
 
 /// Tags and rows, of 8 bytes together, that fill a line of memory.
 const GROUP_SLOTS: usize = LINE_BYTES / (2 * size_of::<u32>());
-
-/// The keys of all rows.
-#[derive(Debug)]
-struct Keys<const W: usize, A> {
-    records: Vec<Record<W, A>>,
-    /// Whether a key is more than its record.
-    has_long: bool,
-    /// All bytes of those that are.
-    long_bytes: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-struct Record<const W: usize, A> {
-    words: [u64; W],
-    len: usize,
-    aligned: [A; 0],
-}
-
-/// Alignments of records.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(16))]
-pub(crate) struct Of16;
-#[derive(Clone, Copy, Debug)]
-#[repr(align(32))]
-pub(crate) struct Of32;
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-pub(crate) struct Of64;
-
-/// Keys whose records one thread makes at a time.
-const RECORDS_EACH: usize = 16 << 10;
 
 /// Keys that go through a step together.
 const BLOCK_KEYS: usize = 64;
@@ -237,104 +205,11 @@ impl Lengths {
 impl<const W: usize, A> Block<W, A> {
     const EMPTY: Self = Self {
         range: 0..0,
-        records: [const {
-            Record {
-                words: [0; W],
-                len: 0,
-                aligned: [],
-            }
-        }; BLOCK_KEYS],
+        records: [const { Record::EMPTY }; BLOCK_KEYS],
         hashes: [0; BLOCK_KEYS],
         rows: [NO_MATCH; BLOCK_KEYS],
         is_over: [false; BLOCK_KEYS],
     };
-}
-
-impl<const W: usize, A> Record<W, A> {
-    #[inline]
-    fn of<'a>(keys: impl ByteKeys<'a>, at: usize) -> Self {
-        let (words, len) = keys.words(at);
-        Self {
-            words,
-            len,
-            aligned: [],
-        }
-    }
-
-    /// Zero if two keys are equal of which neither is long, or one.
-    #[inline]
-    fn difference(&self, other: &Self) -> u64 {
-        let words = self.words.iter().zip(&other.words);
-        let len = (self.len ^ other.len) as u64;
-        words.fold(len, |all, (word, other)| all | (word ^ other))
-    }
-}
-
-// Where a function takes a key and its record, the key is looked at only if it is more than the record.
-impl<const W: usize, A: Copy + Send + Sync> Keys<W, A> {
-    fn push<'a>(&mut self, keys: impl ByteKeys<'a>) {
-        let first = self.records.len();
-        let ats = (0..keys.len()).into_par_iter().with_min_len(RECORDS_EACH);
-        let records = ats.map(|at| Record::of(keys, at));
-        self.records.par_extend(records);
-        let new = &mut self.records[first..];
-        if !self.has_long {
-            debug_assert!(new.iter().all(|record| record.len <= 8 * W));
-            return;
-        }
-        for (at, record) in new.iter_mut().enumerate() {
-            if record.len > 8 * W {
-                record.words[W - 1] = self.long_bytes.len() as u64;
-                self.long_bytes.extend_from_slice(keys.key(at));
-            }
-        }
-    }
-
-    fn num_rows(&self) -> u32 {
-        row_count(self.records.len())
-    }
-
-    /// Where no key of the index is long, this says no of those that are looked for too: their length is no key's.
-    #[inline]
-    fn is_long(&self, record: &Record<W, A>) -> bool {
-        self.has_long && record.len > 8 * W
-    }
-
-    /// All bytes of a key of the index, if it is long.
-    #[inline]
-    fn long(&self, record: &Record<W, A>) -> &[u8] {
-        if !self.is_long(record) {
-            return &[];
-        }
-        let start = usize::try_from(record.words[W - 1]).expect("a place in `long_bytes`");
-        &self.long_bytes[start..start + record.len]
-    }
-
-    #[inline]
-    fn hash<'a>(&self, key: impl Fn() -> &'a [u8], record: &Record<W, A>) -> u64 {
-        if self.is_long(record) {
-            hash_long(key())
-        } else {
-            hash_words(&record.words, record.len)
-        }
-    }
-
-    #[inline]
-    fn hash_of(&self, row: u32) -> u64 {
-        let record = &self.records[row as usize];
-        self.hash(|| self.long(record), record)
-    }
-
-    /// Whether a row has a key.
-    #[inline]
-    fn is_equal(&self, row: u32, key: &[u8], record: &Record<W, A>) -> bool {
-        let other = &self.records[row as usize];
-        if self.is_long(record) {
-            self.long(other) == key
-        } else {
-            other.difference(record) == 0
-        }
-    }
 }
 
 impl<const W: usize, A: Copy + Send + Sync> Table<GROUP_SLOTS> for Keys<W, A> {
@@ -369,11 +244,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
         Self {
             groups: Groups::new((num_keys * 2 + 1).div_ceil(GROUP_SLOTS)),
             few: None,
-            keys: Keys {
-                records: huge::with_capacity(num_keys),
-                has_long: long.num_keys > 0,
-                long_bytes: huge::with_capacity(long.num_bytes),
-            },
+            keys: Keys::new(num_keys, long.num_bytes),
             waiting: Vec::new(),
             first_waiting: 0,
             has_superseded: false,
@@ -576,8 +447,7 @@ impl<const W: usize, A: Copy + Send + Sync> RecordIndex<W, A> {
     fn num_bytes(&self) -> usize {
         self.groups.num_bytes()
             + self.few.as_ref().map_or(0, PerfectTable::num_bytes)
-            + self.keys.records.capacity() * size_of::<Record<W, A>>()
-            + self.keys.long_bytes.capacity()
+            + self.keys.num_bytes()
     }
 }
 
@@ -593,7 +463,7 @@ fn tag(hash: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::hash::words;
+    use crate::key::hash::{hash_words, words};
 
     /// The rows of keys, before the index is made ready to be looked at for long, and after it.
     fn rows(index: &mut BytesIndex, keys: &[&[u8]]) -> Vec<u32> {

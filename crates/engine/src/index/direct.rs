@@ -1,6 +1,6 @@
 use super::rank::Ranks;
 use super::stride::{Spread, Stride};
-use super::{AHEAD_KEYS, CACHED_BYTES, NO_MATCH, row_count};
+use super::{AHEAD_KEYS, NO_MATCH, row_count};
 use crate::huge;
 use crate::prefetch::prefetch;
 
@@ -34,6 +34,9 @@ enum Rows {
 /// Rows in order that leave out places have numbers up to so many places: 32 KiB, which are in the first cache or near
 /// it, where to load a number is less than to count bits. 1,000 keys in 6,000 places, million a second: 253 and 149.
 const NUMBERED_PLACES: usize = 8 << 10;
+
+/// An index of fewer bytes is in the second cache: nothing has to be asked for.
+const CACHED_BYTES: usize = 256 << 10;
 
 impl DirectIndex {
     /// An index without keys, and for none.

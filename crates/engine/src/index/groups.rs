@@ -60,9 +60,7 @@ impl<K: Copy + PartialEq, const N: usize> Group<K, N> {
         let is_over = u8::from(found != 0) | u8::from(self.row(N - 1) == NO_MATCH) != 0;
         (!found, is_over)
     }
-}
 
-impl<K: Copy + PartialEq, const N: usize> Group<K, N> {
     /// The first slot from a slot on that is free or has a key. All are compared, without a branch.
     #[inline]
     pub(super) fn slot_for(&self, key: K, from: usize) -> Option<usize> {

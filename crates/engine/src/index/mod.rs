@@ -9,6 +9,7 @@ mod layout;
 mod parts;
 mod perfect;
 mod rank;
+mod records;
 mod short;
 mod stride;
 
@@ -55,9 +56,6 @@ pub(crate) fn add_build_rows(table: &str, num_rows: u32, added: usize) -> Result
 /// What is looked at for a key is asked for while so many keys before it are looked for: they take longer than memory
 /// does. To ask for all at once is of no use, since a processor forgets what it cannot begin.
 const AHEAD_KEYS: usize = 64;
-
-/// An index of fewer bytes is in the second cache: nothing has to be asked for.
-const CACHED_BYTES: usize = 256 << 10;
 
 /// The place after another, and after the last the first.
 #[inline]
